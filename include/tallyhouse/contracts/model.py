@@ -1,0 +1,151 @@
+"""Table contracts: what a source promises of a table, and what we do with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from tallyhouse.contracts.types import ColumnType, Kind
+
+IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a source table, as its DBML has it."""
+
+    name: str
+    type: ColumnType
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class TableContract:
+    """All that extraction, checks and publishing need to know of one source table.
+
+    Attributes:
+        source: The store it lives in, such as `orders`.
+        name: The table's name; also its name in `ods`.
+        columns: In the order of the DBML.
+        key: Names of the primary key's columns.
+        cursor: The column that says when a row last changed, or None: the whole table is then taken
+            every night.
+        on_bad_value: What becomes of a value that its type cannot hold. Only `error` today.
+        pii: Columns that hold personal data.
+        control_totals: Numeric columns whose sums are carried through the ledger beside the counts.
+    """
+
+    source: str
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    cursor: str | None
+    on_bad_value: str
+    pii: tuple[str, ...]
+    control_totals: tuple[str, ...]
+
+    @property
+    def qualified_name(self) -> str:
+        """The name that people read in messages, such as `orders.order_items`."""
+        return f"{self.source}.{self.name}"
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of all columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    def column(self, name: str) -> Column:
+        """The column of that name.
+
+        Raises:
+            KeyError: The table has no such column.
+        """
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"{self.qualified_name} has no column {name!r}")
+
+    @cached_property
+    def version(self) -> str:
+        """The first 12 hexadecimal digits of a SHA-256 over the whole contract."""
+        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def validate(self) -> None:
+        """Checks that the contract agrees with itself.
+
+        Raises:
+            ValueError: It does not; the message names the table and what to change.
+        """
+        where = self.qualified_name
+        for name in (self.source, self.name, *self.column_names):
+            if not IDENTIFIER.match(name):
+                raise ValueError(f"{where}: {name!r} is not a plain lower-case identifier")
+        if not self.key:
+            raise ValueError(f"{where}: no primary key in its DBML")
+        named = {"key": self.key, "pii": self.pii, "control_totals": self.control_totals}
+        for what, names in named.items():
+            if unknown := sorted(set(names) - set(self.column_names)):
+                raise ValueError(f"{where}: {what} names {unknown}, which the DBML does not have")
+        if self.cursor is not None:
+            if self.cursor not in self.column_names:
+                raise ValueError(f"{where}: cursor {self.cursor!r} is not in the DBML; use `cursor: null`")
+            if self.column(self.cursor).type.kind is not Kind.TIMESTAMP:
+                raise ValueError(f"{where}: cursor {self.cursor!r} is not a time")
+        for name in self.control_totals:
+            if not self.column(name).type.kind.is_numeric:
+                raise ValueError(f"{where}: control total {name!r} is not an exact number")
+        if self.on_bad_value != "error":
+            raise ValueError(f"{where}: on_bad_value {self.on_bad_value!r} is not supported; use `error`")
+
+
+@dataclass(frozen=True)
+class SourceContract:
+    """One source database.
+
+    Attributes:
+        name: Such as `orders`.
+        engine: `mysql` or `postgres`.
+        conn_id: The Airflow connection of the extraction account.
+        tables: In the order in which they are extracted: children before their parents, so that a
+            parent is never older in raw than the child that names it.
+    """
+
+    name: str
+    engine: str
+    conn_id: str
+    tables: tuple[TableContract, ...]
+
+    def table(self, name: str) -> TableContract:
+        """The table of that name.
+
+        Raises:
+            KeyError: The source has no such table.
+        """
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise KeyError(f"source {self.name!r} has no table {name!r}")
+
+
+@dataclass(frozen=True)
+class SubjectContract:
+    """What one nightly DAG carries: sources, and the models that are built of them.
+
+    Attributes:
+        name: Such as `techmarket`.
+        sources: Their contracts.
+        models: Star-schema tables in the order in which they are merged: dimensions, then facts.
+    """
+
+    name: str
+    sources: tuple[SourceContract, ...]
+    models: tuple[str, ...]
+
+    @property
+    def tables(self) -> tuple[TableContract, ...]:
+        """Every table of every source."""
+        return tuple(table for source in self.sources for table in source.tables)
