@@ -1,0 +1,75 @@
+# The commands of the project. Bare `make` lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+export PYTHONPATH := include:plugins:.
+
+PY    := .venv/bin/python
+READY := .venv/.ready
+STACK := $(PY) -m scripts.stack
+
+$(READY): uv.lock scripts/bootstrap.sh
+	@scripts/bootstrap.sh
+
+.PHONY: help
+help: ## List the commands
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-z-]+( [a-z-]+)*:.*## / {split($$1, n, " "); printf "  \033[36m%-10s\033[0m %s\n", n[1], $$2}' $(MAKEFILE_LIST)
+
+##@ The whole way
+
+.PHONY: demo
+demo: $(READY) ## Set up, start, generate data, run two nights, print their ledgers
+	@$(STACK) demo
+
+##@ The stack
+
+.PHONY: setup start up stop down status logs shell airflow clean
+setup: $(READY) ## Fetch the servers and build the environment, once
+	@$(STACK) setup
+
+start up: $(READY) ## Start every server and Airflow (also: up)
+	@$(STACK) start
+
+stop down: $(READY) ## Stop all of it (also: down)
+	@$(STACK) stop
+
+status: $(READY) ## What runs, where, with how much memory
+	@$(STACK) status
+
+logs: $(READY) ## Follow a service's log: make logs S=airflow-scheduler
+	@$(STACK) logs $(S)
+
+shell: $(READY) ## A shell with the stack's environment (airflow, spark-submit, ...)
+	@$(STACK) shell
+
+airflow: $(READY) ## Airflow's command line: make airflow ARGS="dags list"
+	@scripts/airflow $(ARGS)
+
+clean: $(READY) ## Remove all data, logs and generated configuration of a stopped stack
+	@$(STACK) clean
+
+##@ Data
+
+.PHONY: data day verify
+SCALE ?= 0.1
+data: $(READY) ## Fill the source stores: make data SCALE=0.1
+	@$(PY) -m tallyhouse.generate data --scale $(SCALE)
+
+day: $(READY) ## Play one more business day onto the running stores
+	@$(PY) -m tallyhouse.generate day
+
+verify: $(READY) ## Row counts of every table in every store
+	@$(PY) -m tallyhouse.generate verify
+
+##@ Quality
+
+.PHONY: test check format
+test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
+	@$(STACK) test $(ARGS)
+
+check: $(READY) ## Format, lint, types, SQL and schema drift
+	@$(STACK) check
+
+format: $(READY) ## Mend formatting
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix --select I .

@@ -1,0 +1,182 @@
+"""Settings of the stack: ports, names and credentials, from one file and its overrides.
+
+Read in this order, the later one winning: ``config/stack.env`` (committed defaults), ``.env`` (this
+checkout's overrides), the process environment.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+
+STACK_ENV = ROOT / "config" / "stack.env"
+DOT_ENV = ROOT / ".env"
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message is one line and names it."""
+
+
+class Settings(BaseSettings):
+    """Where every server of the stack is, and who may enter it.
+
+    Each field is the key of ``config/stack.env`` in lower case. ``port_offset`` has already been
+    added to every port, and is 0 in what ``environment()`` returns, so that a child process that
+    reads it back sees the same ports.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=(STACK_ENV, DOT_ENV), env_file_encoding="utf-8", extra="ignore"
+    )
+
+    mysql_auth_host: str
+    mysql_auth_port: int
+    mysql_auth_db: str
+    mysql_auth_user: str
+    mysql_auth_password: str
+    mysql_catalog_host: str
+    mysql_catalog_port: int
+    mysql_catalog_db: str
+    mysql_catalog_user: str
+    mysql_catalog_password: str
+    mysql_orders_host: str
+    mysql_orders_port: int
+    mysql_orders_db: str
+    mysql_orders_user: str
+    mysql_orders_password: str
+    mysql_payments_host: str
+    mysql_payments_port: int
+    mysql_payments_db: str
+    mysql_payments_user: str
+    mysql_payments_password: str
+    mysql_root_password: str
+
+    etl_reader_user: str
+    etl_reader_password: str
+
+    postgres_host: str
+    postgres_port: int
+    postgres_user: str
+    postgres_password: str
+    dwh_db: str
+    dwh_user: str
+    dwh_password: str
+    dwh_reader_user: str
+    dwh_reader_password: str
+    pancake_db: str
+    pancake_user: str
+    pancake_password: str
+    airflow_db: str
+    airflow_db_user: str
+    airflow_db_password: str
+
+    minio_host: str
+    minio_port: int
+    minio_console_port: int
+    minio_root_user: str
+    minio_root_password: str
+    lake_bucket: str
+    lake_region: str
+
+    clickhouse_host: str
+    clickhouse_http_port: int
+    clickhouse_db: str
+    clickhouse_user: str
+    clickhouse_password: str
+
+    spark_master: str
+
+    airflow_host: str
+    airflow_port: int
+    airflow_admin_user: str
+    pipeline_info_host: str
+    pipeline_info_port: int
+    data_docs_host: str
+    data_docs_port: int
+
+    port_offset: int = 0
+
+    tallyhouse_local: Path = Path(".local")
+    """Folder of all data, logs and generated configuration; relative to the checkout."""
+    tallyhouse_cache: Path | None = None
+    xdg_cache_home: Path | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        offset = self.port_offset
+        for name in self.ports():
+            port = getattr(self, name) + offset
+            if not 1 <= port <= 65535:
+                raise ValueError(f"{name.upper()}: {port} is not a port (1 to 65535)")
+            setattr(self, name, port)
+        self.port_offset = 0
+        self.tallyhouse_local = ROOT / self.tallyhouse_local
+        if self.tallyhouse_cache is None:
+            self.tallyhouse_cache = (self.xdg_cache_home or Path.home() / ".cache") / "tallyhouse"
+        self.tallyhouse_cache = ROOT / self.tallyhouse_cache
+        return self
+
+    @classmethod
+    def ports(cls) -> list[str]:
+        """Names of the fields that hold a port."""
+        return [name for name in cls.model_fields if name.endswith("_port")]
+
+    @property
+    def local(self) -> Path:
+        """Absolute folder of data, logs and generated configuration."""
+        return self.tallyhouse_local
+
+    @property
+    def cache(self) -> Path:
+        """Absolute folder of downloads and server binaries, shared by checkouts."""
+        assert self.tallyhouse_cache is not None  # noqa: S101 - set by the validator
+        return self.tallyhouse_cache
+
+    @property
+    def minio_url(self) -> str:
+        """Endpoint of the lake's S3 server."""
+        return f"http://{self.minio_host}:{self.minio_port}"
+
+    @property
+    def airflow_url(self) -> str:
+        """Airflow's web UI and API."""
+        return f"http://{self.airflow_host}:{self.airflow_port}"
+
+    @property
+    def pipeline_info_url(self) -> str:
+        """The pipeline-info service."""
+        return f"http://{self.pipeline_info_host}:{self.pipeline_info_port}"
+
+    @property
+    def data_docs_url(self) -> str:
+        """Great Expectations' Data Docs."""
+        return f"http://{self.data_docs_host}:{self.data_docs_port}"
+
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables, for child processes and ``${KEY}`` templates."""
+        return {name.upper(): str(value) for name, value in self.model_dump().items()}
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Returns:
+        The settings, ports with their offset, folders absolute.
+
+    Raises:
+        SettingsError: in one line, naming every setting that is missing or wrong.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]  # filled from files and environment
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors()
+        )
+        wrong = wrong.replace("Value error, ", "")
+        where = f"{STACK_ENV.relative_to(ROOT)}, .env or the environment"
+        raise SettingsError(f"settings: {wrong} (mend it in {where})") from error
