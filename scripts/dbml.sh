@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Makes sql/oltp/*.sql from docs/db/*.dbml, the source of truth of the stores' schemas.
+# Usage: scripts/dbml.sh            write the files
+#        scripts/dbml.sh --check    fail when they differ from their DBML
+set -euo pipefail
+
+case "${1:-}" in
+  '' | --check) ;;
+  -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+  *) echo "dbml: unknown option $1; try scripts/dbml.sh --help" >&2; exit 2 ;;
+esac
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cache=${TALLYHOUSE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tallyhouse}
+dbml2sql=${DBML2SQL:-$cache/dbml/node_modules/.bin/dbml2sql}
+if [[ ! -x $dbml2sql ]]; then
+  echo "dbml: no dbml2sql at $dbml2sql; run 'make setup', or set DBML2SQL to an installed @dbml/cli" >&2
+  exit 1
+fi
+
+# dbml2sql writes dbml-error.log into its working directory, good news or bad.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+# generate <name of the DBML file> <dialect> <name of the SQL file>
+generate() {
+  local dbml=$root/docs/db/$1.dbml out=$work/$3.sql
+  if ! NODE_NO_WARNINGS=1 "$dbml2sql" "$dbml" "--$2" >body.sql 2>error.txt || [[ ! -s body.sql ]]; then
+    echo "dbml: docs/db/$1.dbml does not compile: $(cat error.txt body.sql dbml-error.log 2>/dev/null | tr '\n' ' ')" >&2
+    exit 1
+  fi
+  {
+    echo "-- generated, do not edit: scripts/dbml.sh makes this file from docs/db/$1.dbml"
+    if [[ $2 == mysql ]]; then
+      # MySQL and MariaDB have different default collations; this one both know.
+      echo "SET NAMES utf8mb4;"
+      echo "ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci;"
+    fi
+    echo
+    sed -e '$!b' -e '/^$/d' body.sql
+  } >"$out"
+}
+
+generate auth_mysql mysql 01_auth_schema
+generate catalog_mysql mysql 02_catalog_schema
+generate orders_mysql mysql 03_orders_schema
+generate payments_mysql mysql 04_payments_schema
+generate pancake_postgres postgres 05_pancake_schema
+rm -f body.sql error.txt dbml-error.log
+
+if [[ ${1:-} == --check ]]; then
+  for made in *.sql; do
+    if ! cmp -s "$made" "$root/sql/oltp/$made"; then
+      echo "dbml: sql/oltp/$made differs from its DBML; run scripts/dbml.sh and commit the result" >&2
+      exit 1
+    fi
+  done
+  echo "dbml: sql/oltp is what docs/db says"
+else
+  cp ./*.sql "$root/sql/oltp/"
+fi
