@@ -26,8 +26,11 @@ cd "$work"
 # generate <name of the DBML file> <dialect> <name of the SQL file>
 generate() {
   local dbml=$root/docs/db/$1.dbml out=$work/$3.sql
-  if ! NODE_NO_WARNINGS=1 "$dbml2sql" "$dbml" "--$2" >body.sql 2>error.txt || [[ ! -s body.sql ]]; then
-    echo "dbml: docs/db/$1.dbml does not compile: $(cat error.txt body.sql dbml-error.log 2>/dev/null | tr '\n' ' ')" >&2
+  # It exits 0 after a syntax error too; the file it then does not write tells.
+  rm -f body.sql
+  NODE_NO_WARNINGS=1 "$dbml2sql" "$dbml" "--$2" -o body.sql >said.txt 2>&1 || true
+  if [[ ! -s body.sql ]]; then
+    echo "dbml: docs/db/$1.dbml does not compile:$(grep -m1 -iE 'error' <(grep -v ERROR: said.txt) || cat said.txt)" >&2
     exit 1
   fi
   {
@@ -47,7 +50,7 @@ generate catalog_mysql mysql 02_catalog_schema
 generate orders_mysql mysql 03_orders_schema
 generate payments_mysql mysql 04_payments_schema
 generate pancake_postgres postgres 05_pancake_schema
-rm -f body.sql error.txt dbml-error.log
+rm -f body.sql said.txt dbml-error.log
 
 if [[ ${1:-} == --check ]]; then
   for made in *.sql; do
