@@ -41,7 +41,8 @@ generate() {
       echo "ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci;"
     fi
     echo
-    sed -e '$!b' -e '/^$/d' body.sql
+    # Its own header carries the time of day; a generated file must not change by itself.
+    sed -n '/^CREATE/,$p' body.sql
   } >"$out"
 }
 
