@@ -1,0 +1,1 @@
+"""What the platform's services have in common: errors, settings, logs, metrics, security."""

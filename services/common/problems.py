@@ -1,0 +1,132 @@
+"""Errors as problem details (RFC 9457), the same for every service.
+
+A client always gets `application/problem+json` with `type`, `title`, `status`, `detail` and, for a refused
+body or query, `errors`: a list of what was wrong where. It never gets a stack trace; that goes to the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Problem",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["where", "what"],
+                "properties": {"where": {"type": "string"}, "what": {"type": "string"}},
+            },
+        },
+    },
+}
+
+
+class Problem(Exception):
+    """An error that the client is to see.
+
+    Args:
+        status: The HTTP status.
+        detail: One line: what, where, remedy.
+        code: A short stable word for logs and metrics; the status' phrase in snake case when left out.
+        errors: What was wrong where, for refused input.
+        headers: Headers of the answer, such as Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str | None = None,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+
+    def response(self) -> Response:
+        """The answer for this problem."""
+        body: dict[str, Any] = {
+            "type": f"urn:tallyhouse:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        return Response(
+            orjson.dumps(body), status_code=self.status, media_type=MEDIA_TYPE, headers=self.headers
+        )
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the problems that a route may answer with."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": SCHEMA}},
+        }
+        for status in statuses
+    }
+
+
+def from_validation(error: RequestValidationError) -> Problem:
+    """What FastAPI refused, as a problem: 400 when the body is no JSON at all, else 422."""
+    found = [
+        {"where": ".".join(str(part) for part in item["loc"]), "what": str(item["msg"])}
+        for item in error.errors()
+    ]
+    unreadable = any(item["type"] == "json_invalid" for item in error.errors())
+    if unreadable:
+        return Problem(400, "the body is not JSON: send one UTF-8 JSON document", errors=found)
+    first = found[0] if found else {"where": "request", "what": "invalid"}
+    return Problem(422, f"{first['where']}: {first['what']}", code="invalid", errors=found)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+
+    async def on_problem(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)  # noqa: S101 - registered for this type only
+        return error.response()
+
+    async def on_validation(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return from_validation(error).response()
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        return Problem(error.status_code, str(error.detail), headers=error.headers).response()
+
+    async def on_unexpected(request: Request, error: Exception) -> Response:
+        log.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
+        return Problem(500, "unexpected error: the service's log has it").response()
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_unexpected)

@@ -1,0 +1,1 @@
+"""The pipeline-info service: knows every run of every pipeline."""

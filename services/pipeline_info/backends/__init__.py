@@ -1,0 +1,1 @@
+"""Where runs are kept: one module a backend, all behind `repository.PipelineInfoRepository`."""
