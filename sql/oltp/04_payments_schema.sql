@@ -2,10 +2,6 @@
 SET NAMES utf8mb4;
 ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci;
 
--- SQL dump generated using DBML (dbml.dbdiagram.io)
--- Database: MySQL
--- Generated at: 2026-11-21T11:02:09.588Z
-
 CREATE TABLE `payment_methods` (
   `id` smallint PRIMARY KEY,
   `code` varchar(32) UNIQUE NOT NULL,
