@@ -1,0 +1,58 @@
+"""Streams a table's window out of PostgreSQL in one consistent snapshot, by ADBC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from tallyhouse.contracts import TableContract
+from tallyhouse.extract.statement import build
+from tallyhouse.extract.stream import SnapshotStatement, SourceStream
+
+
+def open_stream(address: str, contract: TableContract, watermark: datetime | None) -> SourceStream:
+    """Opens a snapshot, counts the window in it and starts to stream its rows.
+
+    Args:
+        address: A libpq URI.
+        contract: The table.
+        watermark: Rows whose cursor is at or after it are taken; None for all.
+
+    Raises:
+        adbc_driver_manager.Error: The server refused.
+    """
+    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
+
+    statement = build("postgres", contract, watermark)
+    connection = dbapi.connect(address)
+    cursor = connection.cursor()
+    # In a transaction of its own, before the snapshot: whatever commits after this instant may be
+    # missing from the snapshot.
+    cursor.execute("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')")
+    (at,) = cursor.fetchone()
+    connection.commit()
+    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    totals = ", ".join(f'{sql} AS "{name}"' for name, sql in statement.totals.items())
+    cursor.execute(f"SELECT {totals} FROM {statement.table} AS w WHERE {statement.condition}")
+    rows, *sums = cursor.fetchone()
+    return SourceStream(
+        statement=SnapshotStatement(
+            snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
+            rows=int(rows),
+            control_totals=dict(zip(contract.control_totals, sums, strict=True)),
+        ),
+        batches=_read(
+            connection,
+            cursor,
+            f"SELECT {', '.join(statement.columns)} FROM {statement.table} AS w WHERE {statement.condition}",
+        ),
+    )
+
+
+def _read(connection: Any, cursor: Any, query: str) -> Iterator[pa.RecordBatch]:
+    with connection, cursor:
+        cursor.execute(query)
+        yield from cursor.fetch_record_batch()

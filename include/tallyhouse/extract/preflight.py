@@ -1,0 +1,72 @@
+"""What is asked of a source before a snapshot is opened: is the table what its contract says?"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tallyhouse.contracts import TableContract
+from tallyhouse.errors import TallyhouseError
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = {"mysql": "DATABASE()", "postgres": "current_schema()"}
+
+
+def check_columns(connection: Any, dialect: str, contract: TableContract, run_id: str) -> None:
+    """Compares a table's columns with its contract.
+
+    Columns that the contract does not know are reported in the log and left where they are.
+
+    Args:
+        connection: An open DB-API connection with `%s` parameters.
+        dialect: `mysql` or `postgres`.
+        contract: The table.
+        run_id: The run, for messages.
+
+    Raises:
+        TallyhouseError: The table, or a column of its contract, is not there.
+    """
+    where = f"{contract.qualified_name} in run {run_id}"
+    cursor = connection.cursor()
+    cursor.execute(
+        "SELECT column_name FROM information_schema.columns "
+        f"WHERE table_schema = {_SCHEMA[dialect]} AND table_name = %s",
+        (contract.name,),
+    )
+    present = {row[0].lower() for row in cursor.fetchall()}
+    cursor.close()
+    if not present:
+        raise TallyhouseError(
+            "the source has no such table, or the account may not read it",
+            where=where,
+            remedy="Create it, grant SELECT on it, or take it out of the contract",
+        )
+    if missing := [name for name in contract.column_names if name not in present]:
+        raise TallyhouseError(
+            f"the source lacks {', '.join(missing)}",
+            where=where,
+            remedy="Add what is missing to the source, or take it out of the DBML and the contract",
+        )
+    if unknown := sorted(present - set(contract.column_names)):
+        log.warning("%s: columns %s are not in the contract and are not taken", where, ", ".join(unknown))
+
+
+def check_clock(connection: Any, contract_source: str, run_id: str) -> None:
+    """Makes sure that a MySQL server stamps `updated_at` in UTC.
+
+    DATETIME keeps the session's wall clock, so a server in another zone shifts every cursor.
+
+    Raises:
+        TallyhouseError: The server's default time zone is not UTC.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SELECT TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(), CURRENT_TIMESTAMP())")
+    (seconds,) = cursor.fetchone()
+    cursor.close()
+    if abs(int(seconds)) > 1:
+        raise TallyhouseError(
+            f"the server's clock is {seconds} s away from UTC, so every updated_at would be shifted",
+            where=f"source {contract_source} in run {run_id}",
+            remedy="Set default_time_zone = '+00:00' on the server",
+        )

@@ -1,0 +1,37 @@
+"""What a source hands over: one snapshot's own count, and its rows in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class SnapshotStatement:
+    """What the source said of the window, inside the snapshot that the rows come from.
+
+    Attributes:
+        snapshot_at: The server's clock, read before the snapshot was opened; UTC.
+        rows: Rows of the window.
+        control_totals: Sums of the contract's control totals, as exact decimal text.
+    """
+
+    snapshot_at: datetime
+    rows: int
+    control_totals: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SourceStream:
+    """An open extraction of one table.
+
+    Attributes:
+        statement: What the source counted.
+        batches: The rows, one bounded batch after the other.
+    """
+
+    statement: SnapshotStatement
+    batches: Iterator[pa.RecordBatch]

@@ -1,0 +1,123 @@
+"""Writes an open extraction into the lake as an immutable raw batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tallyhouse.contracts import Kind, TableContract
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.extract.stream import SourceStream
+from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
+
+log = logging.getLogger(__name__)
+
+# A row becomes visible some time after its cursor was stamped: the window of the next run starts
+# this much before the snapshot, and what is read twice is dropped by its key.
+SKEW = timedelta(seconds=60)
+PART_ROWS = 1_000_000
+
+_WIRE = {
+    Kind.BOOLEAN: pa.int8(),
+    Kind.SMALLINT: pa.int16(),
+    Kind.INTEGER: pa.int32(),
+    Kind.BIGINT: pa.int64(),
+    Kind.DOUBLE: pa.float64(),
+}
+
+
+def wire_schema(contract: TableContract) -> pa.Schema:
+    """The Arrow schema of a raw batch; everything that is not a plain number is text."""
+    return pa.schema(
+        [pa.field(column.name, _WIRE.get(column.type.kind, pa.string())) for column in contract.columns]
+    )
+
+
+def write_batch(
+    stream: SourceStream,
+    lake: Lake,
+    contract: TableContract,
+    *,
+    run_id: str,
+    attempt: int,
+    watermark: datetime | None,
+) -> Manifest:
+    """Streams rows into Parquet parts and commits them by their manifest.
+
+    Args:
+        stream: An open extraction.
+        lake: Where to.
+        contract: The table.
+        run_id: The run.
+        attempt: Which try of the run; a try never writes where another one wrote.
+        watermark: The window's lower bound, None for the whole table.
+
+    Returns:
+        The committed manifest.
+
+    Raises:
+        TallyhouseError: The stream broke, or brought another number of rows than the source counted.
+    """
+    where = f"{contract.qualified_name} in run {run_id}"
+    prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
+    schema = wire_schema(contract)
+    try:
+        parts = tuple(_write_parts(stream.batches, lake, prefix, schema))
+    except (RuntimeError, pa.ArrowException) as error:
+        raise TallyhouseError(
+            f"the stream broke off ({str(error).splitlines()[0]})",
+            where=where,
+            remedy="Nothing was committed; check the source's log and clear the task to take it again",
+        ) from error
+    # Counted in the lake, not while writing: the footer is what every later reader will see.
+    rows = sum(lake.row_count(part.key) for part in parts)
+    if rows != stream.statement.rows:
+        raise TallyhouseError(
+            f"source=raw differs by {rows - stream.statement.rows} rows: "
+            f"the source counted {stream.statement.rows}, raw holds {rows}",
+            where=where,
+            remedy="Nothing was committed; clear the task to take it again",
+        )
+    manifest = Manifest(
+        run_id=run_id,
+        source=contract.source,
+        table=contract.name,
+        attempt=attempt,
+        contract_version=contract.version,
+        columns=tuple({"name": field.name, "type": str(field.type)} for field in schema),
+        snapshot_at=stream.statement.snapshot_at,
+        watermark_from=watermark,
+        watermark_to=stream.statement.snapshot_at - SKEW if contract.cursor else None,
+        source_rows=stream.statement.rows,
+        rows=rows,
+        digest=None,
+        control_totals=stream.statement.control_totals,
+        parts=parts,
+    )
+    commit(lake, manifest)
+    log.info("%s: %s rows in %s parts, %s", where, rows, len(parts), manifest.key)
+    return manifest
+
+
+def _write_parts(
+    batches: Iterator[pa.RecordBatch], lake: Lake, prefix: str, schema: pa.Schema
+) -> Iterator[Part]:
+    pending = (batch for batch in batches if batch.num_rows)
+    batch = next(pending, None)
+    number = 0
+    while batch is not None:
+        key = f"{prefix}/part-{number:05d}.parquet"
+        rows = 0
+        with lake.create(key) as sink:
+            with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+                while batch is not None and rows < PART_ROWS:
+                    writer.write_batch(batch.cast(schema))
+                    rows += batch.num_rows
+                    batch = next(pending, None)
+            sink.flush()
+        yield Part(key=key, rows=rows, bytes=sink.size, sha256=sink.sha256)
+        number += 1

@@ -1,0 +1,124 @@
+"""Raw batches and the manifest that commits them.
+
+A batch is the folder `raw/<source>/<table>/run=<run>/attempt=<n>/`. Its `_manifest.json` is written
+last, and its presence is the commit: a reader that finds no manifest finds nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from tallyhouse.contracts import TableContract
+from tallyhouse.lake.store import Lake
+
+MANIFEST = "_manifest.json"
+_ATTEMPT = re.compile(r"/attempt=(\d+)/" + re.escape(MANIFEST) + "$")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet object of a batch.
+
+    Attributes:
+        key: Where it is in the lake.
+        rows: How many rows it holds.
+        bytes: Its size.
+        sha256: Its checksum, hexadecimal.
+    """
+
+    key: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one extraction of one table brought.
+
+    Attributes:
+        run_id: The run it belongs to.
+        source: Such as `orders`.
+        table: Such as `order_items`.
+        attempt: Which try of the run's extraction.
+        contract_version: Version of the contract that it was taken under.
+        columns: Name and wire type of each column.
+        snapshot_at: The source server's clock when the snapshot was opened, UTC.
+        watermark_from: The window's lower bound, UTC; None when the whole table was taken.
+        watermark_to: Where the next window starts once this one is published, UTC; None without a cursor.
+        source_rows: Rows of the window, counted by the source inside the snapshot.
+        rows: Rows of the parts.
+        digest: Digest of the rows; None where it is not computed.
+        control_totals: Sums of the contract's control totals, by the source inside the snapshot, as text.
+        parts: The Parquet objects; none when the window was empty.
+    """
+
+    run_id: str
+    source: str
+    table: str
+    attempt: int
+    contract_version: str
+    columns: tuple[dict[str, str], ...]
+    snapshot_at: datetime
+    watermark_from: datetime | None
+    watermark_to: datetime | None
+    source_rows: int
+    rows: int
+    digest: str | None
+    control_totals: dict[str, str]
+    parts: tuple[Part, ...]
+
+    @property
+    def full(self) -> bool:
+        """Whether the whole table was taken."""
+        return self.watermark_from is None
+
+    @property
+    def key(self) -> str:
+        """Where the manifest is in the lake."""
+        return f"{batch_prefix(self.source, self.table, self.run_id, self.attempt)}/{MANIFEST}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON values; times as ISO 8601 with offset."""
+        content = asdict(self) | {"full": self.full}
+        for name in ("snapshot_at", "watermark_from", "watermark_to"):
+            content[name] = content[name].isoformat() if content[name] else None
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Manifest:
+        """Reads what `to_json` wrote."""
+        values = {name: content[name] for name in cls.__dataclass_fields__}
+        for name in ("snapshot_at", "watermark_from", "watermark_to"):
+            values[name] = datetime.fromisoformat(values[name]) if values[name] else None
+        values["columns"] = tuple(values["columns"])
+        values["parts"] = tuple(Part(**part) for part in values["parts"])
+        return cls(**values)
+
+
+def batch_prefix(source: str, table: str, run_id: str, attempt: int) -> str:
+    """The folder of a batch."""
+    return f"raw/{source}/{table}/run={run_id}/attempt={attempt}"
+
+
+def commit(lake: Lake, manifest: Manifest) -> None:
+    """Makes a batch exist: from here on readers see it."""
+    lake.write_json(manifest.key, manifest.to_json())
+
+
+def find_manifests(lake: Lake, run_id: str, tables: Iterable[TableContract]) -> list[Manifest]:
+    """The committed batches of a run, one a table at most: the newest attempt.
+
+    Tables that the run did not take are left out.
+    """
+    found = []
+    for table in tables:
+        keys = lake.keys(f"raw/{table.source}/{table.name}/run={run_id}")
+        attempts = {int(match[1]): key for key in keys if (match := _ATTEMPT.search(key))}
+        if attempts:
+            found.append(Manifest.from_json(lake.read_json(attempts[max(attempts)])))
+    return found

@@ -1,0 +1,5 @@
+"""The ledger: equations that say of each table of each run that no row is unexplained."""
+
+from tallyhouse.ledger.line import ROWS, Hop, Line, check_closed
+
+__all__ = ["ROWS", "Hop", "Line", "check_closed"]

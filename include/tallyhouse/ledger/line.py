@@ -1,0 +1,72 @@
+"""Lines of the ledger: on each hop of a table, what left and what arrived must be the same number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+from tallyhouse.errors import TallyhouseError
+
+ROWS = "rows"
+
+
+class Hop(StrEnum):
+    """The arrows of a row's way."""
+
+    SOURCE_RAW = "source=raw"
+    RAW_ACCEPTED = "raw=accepted"
+    ACCEPTED_ODS = "accepted=ods"
+    ODS_MODEL = "ods=model"
+    POSTGRES_CLICKHOUSE = "postgres=clickhouse"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One equation.
+
+    Attributes:
+        table: The source table or the model it speaks of.
+        hop: The arrow.
+        measure: `rows`, or what is summed.
+        left: What left.
+        right: What arrived; the sum of its parts where there are any.
+        parts: How the right side is made up, such as accepted and superseded.
+    """
+
+    table: str
+    hop: Hop
+    measure: str
+    left: Decimal
+    right: Decimal
+    parts: dict[str, Decimal] = field(default_factory=dict)
+
+    @property
+    def closed(self) -> bool:
+        """Whether both sides are the same number."""
+        return self.left == self.right
+
+    @property
+    def difference(self) -> Decimal:
+        """What arrived too much, or, negative, what is missing."""
+        return self.right - self.left
+
+
+def check_closed(lines: Iterable[Line], run_id: str) -> None:
+    """Makes sure that every line closes.
+
+    Raises:
+        TallyhouseError: One does not; the message names the first table, hop and difference.
+    """
+    broken = [line for line in lines if not line.closed]
+    if broken:
+        first = broken[0]
+        more = f" (and {len(broken) - 1} more lines)" if len(broken) > 1 else ""
+        raise TallyhouseError(
+            f"the ledger does not close: {first.hop} differs by {first.difference} {first.measure}, "
+            f"{first.left} against {first.right}{more}",
+            where=f"{first.table} in run {run_id}",
+            remedy="Nothing of this run was published further; see `python -m tallyhouse.ledger "
+            f"print --run {run_id}`",
+        )

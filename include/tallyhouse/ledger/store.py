@@ -1,0 +1,61 @@
+"""The ledger's table, `etl.ledger`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from tallyhouse.ledger.line import Hop, Line
+
+
+def write(connection: psycopg.Connection[Any], run_id: str, subject: str, lines: Iterable[Line]) -> None:
+    """Adds lines, in the caller's transaction; lines of the same table, hop and measure are replaced."""
+    lines = list(lines)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "DELETE FROM etl.ledger WHERE run_id = %s AND table_name = %s AND hop = %s AND measure = %s",
+            [(run_id, line.table, line.hop, line.measure) for line in lines],
+        )
+        cursor.executemany(
+            "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, parts) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    run_id,
+                    subject,
+                    line.table,
+                    line.hop,
+                    line.measure,
+                    line.left,
+                    line.right,
+                    json.dumps({name: str(value) for name, value in line.parts.items()})
+                    if line.parts
+                    else None,
+                )
+                for line in lines
+            ],
+        )
+
+
+def read(connection: psycopg.Connection[Any], run_id: str) -> list[Line]:
+    """The lines of a run, in the order in which they were written."""
+    rows = connection.execute(
+        "SELECT table_name, hop, measure, left_value, right_value, parts FROM etl.ledger "
+        "WHERE run_id = %s ORDER BY id",
+        (run_id,),
+    ).fetchall()
+    return [
+        Line(
+            table=table,
+            hop=Hop(hop),
+            measure=measure,
+            left=left,
+            right=right,
+            parts={name: Decimal(value) for name, value in (parts or {}).items()},
+        )
+        for table, hop, measure, left, right, parts in rows
+    ]

@@ -1,0 +1,1 @@
+"""Publishing: one transaction into PostgreSQL, then verified swaps into ClickHouse."""

@@ -1,0 +1,249 @@
+"""Publishes a run into the warehouse: staged aside by COPY, then one transaction for everything.
+
+The transaction applies `ods`, merges the models, writes the ledger and moves the watermarks. It
+commits only if the ledger closes, so the warehouse shows the run whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from tallyhouse.contracts import SubjectContract, TableContract
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.lake import Lake, Manifest, find_manifests
+from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
+from tallyhouse.publish import sql as statements
+from tallyhouse.publish import staging
+
+log = logging.getLogger(__name__)
+
+ODS_COLUMNS = ("_snapshot", "_run")
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What was loaded aside for a run.
+
+    Attributes:
+        tables: Staging table of each source table that the run took, by name.
+        models: Staging table of each model with an increment, by name.
+    """
+
+    tables: dict[str, str]
+    models: dict[str, str]
+
+
+def publish(
+    connect: Callable[[], psycopg.Connection[Any]],
+    address: str,
+    lake: Lake,
+    subject: SubjectContract,
+    run_id: str,
+) -> list[Line]:
+    """Brings a run's accepted rows and increments into the warehouse.
+
+    A run that is published already is left as it is.
+
+    Args:
+        connect: Opens a connection to the warehouse.
+        address: Its libpq URI, for COPY.
+        lake: Where accepted rows and increments are.
+        subject: What the run carries.
+        run_id: The run.
+
+    Returns:
+        The run's ledger up to the warehouse.
+
+    Raises:
+        TallyhouseError: The ledger does not close; nothing was published, its lines are kept.
+    """
+    with connect() as connection:
+        status = _status(connection, run_id)
+        if status == "published":
+            log.info("run %s is published already: nothing to do", run_id)
+            return store.read(connection, run_id)
+        if status != "running":
+            raise TallyhouseError(
+                f"the run is {status or 'not known'}",
+                where=f"subject {subject.name} in run {run_id}",
+                remedy="Start a new run; it takes the same window again",
+            )
+        manifests = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, subject.tables)}
+        report = lake.read_json(f"report/{subject.name}/run={run_id}/transform.json")
+        taken = [table for table in subject.tables if table.qualified_name in manifests]
+        staged = _stage(connection, address, lake, subject, taken, run_id)
+        lines: list[Line] = []
+        try:
+            with connection.transaction():
+                connection.execute("SELECT 1 FROM etl.run WHERE run_id = %s FOR UPDATE", (run_id,))
+                for table in taken:
+                    manifest = manifests[table.qualified_name]
+                    lines += _apply_table(
+                        connection, lake, table, manifest, report, staged.tables[table.name]
+                    )
+                    _move_watermark(connection, manifest)
+                for model in subject.models:
+                    lines += _merge_model(connection, model, staged.models.get(model))
+                store.write(connection, run_id, subject.name, lines)
+                check_closed(lines, run_id)
+                connection.execute(
+                    "UPDATE etl.run SET status = 'published', published_at = clock_timestamp() WHERE run_id = %s",
+                    (run_id,),
+                )
+        except TallyhouseError:
+            # Rolled back with everything else; what an operator needs to see is written again.
+            with connection.transaction():
+                store.write(connection, run_id, subject.name, lines)
+            raise
+        finally:
+            with connection.transaction():
+                staging.drop(connection, (*staged.tables.values(), *staged.models.values()))
+    return lines
+
+
+def _status(connection: psycopg.Connection[Any], run_id: str) -> str | None:
+    with connection.transaction():
+        row = connection.execute("SELECT status FROM etl.run WHERE run_id = %s", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
+def _stage(
+    connection: psycopg.Connection[Any],
+    address: str,
+    lake: Lake,
+    subject: SubjectContract,
+    taken: list[TableContract],
+    run_id: str,
+) -> Staged:
+    token = run_id.rpartition("-")[2]
+    staged = Staged(tables={}, models={})
+    for table in taken:
+        keys = _parquet(lake, f"accepted/{table.source}/{table.name}/run={run_id}")
+        staged.tables[table.name] = _load(connection, address, lake, "ods", table.name, keys, token)
+    for model in subject.models:
+        if keys := _parquet(lake, f"increment/{model}/run={run_id}"):
+            staged.models[model] = _load(connection, address, lake, "dwh", model, keys, token)
+    return staged
+
+
+def _load(
+    connection: psycopg.Connection[Any],
+    address: str,
+    lake: Lake,
+    schema: str,
+    table: str,
+    keys: list[str],
+    token: str,
+) -> str:
+    name = f"{schema}_{table}_{token}"
+    with connection.transaction():
+        staging.create(connection, name, schema, table)
+        columns = staging.table_schema(connection, "staging", name)
+    staging.copy_in(address, name, columns, lake.read_batches(keys))
+    with connection.transaction():
+        connection.execute(sql.SQL("ANALYZE staging.{}").format(sql.Identifier(name)))
+    return name
+
+
+def _parquet(lake: Lake, prefix: str) -> list[str]:
+    return [key for key in lake.keys(prefix) if key.endswith(".parquet")]
+
+
+def _apply_table(
+    connection: psycopg.Connection[Any],
+    lake: Lake,
+    table: TableContract,
+    manifest: Manifest,
+    report: dict[str, Any],
+    staged: str,
+) -> list[Line]:
+    said = report["tables"][table.qualified_name]
+    raw_rows = Decimal(sum(lake.row_count(part.key) for part in manifest.parts))
+    accepted = _totals(connection, staged, table.control_totals)
+    superseded = Decimal(said["superseded"])
+    row = connection.execute(
+        statements.render(
+            "dwh/ods/apply.sql",
+            staging=f'staging."{staged}"',
+            table=table.name,
+            columns=table.column_names,
+            key=table.key,
+            cursor=table.cursor,
+        )
+    ).fetchone()
+    inserted, updated, unchanged = map(Decimal, row or (0, 0, 0))
+    name = table.qualified_name
+    lines = [
+        Line(name, Hop.SOURCE_RAW, ROWS, Decimal(manifest.source_rows), raw_rows),
+        Line(
+            name,
+            Hop.RAW_ACCEPTED,
+            ROWS,
+            raw_rows,
+            accepted[ROWS] + superseded,
+            {"accepted": accepted[ROWS], "superseded": superseded},
+        ),
+        Line(
+            name,
+            Hop.ACCEPTED_ODS,
+            ROWS,
+            accepted[ROWS],
+            inserted + updated + unchanged,
+            {"inserted": inserted, "updated": updated, "unchanged": unchanged},
+        ),
+    ]
+    for column in table.control_totals:
+        measure = f"sum({column})"
+        totals = {side: Decimal(value) for side, value in said["control_totals"][column].items()}
+        lines += [
+            Line(name, Hop.SOURCE_RAW, measure, Decimal(manifest.control_totals[column]), totals["raw"]),
+            Line(
+                name,
+                Hop.RAW_ACCEPTED,
+                measure,
+                totals["raw"],
+                accepted[column] + totals["superseded"],
+                {"accepted": accepted[column], "superseded": totals["superseded"]},
+            ),
+        ]
+    return lines
+
+
+def _totals(connection: psycopg.Connection[Any], staged: str, columns: tuple[str, ...]) -> dict[str, Decimal]:
+    sums = [sql.SQL("coalesce(sum({}), 0)::numeric").format(sql.Identifier(column)) for column in columns]
+    row = connection.execute(
+        sql.SQL("SELECT {} FROM staging.{}").format(
+            sql.SQL(", ").join([sql.SQL("count(*)::numeric"), *sums]), sql.Identifier(staged)
+        )
+    ).fetchone()
+    return dict(zip((ROWS, *columns), row or (), strict=True))
+
+
+def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:
+    if staged is not None:
+        connection.execute(statements.render(f"dwh/models/{model}/merge.sql", staging=f'staging."{staged}"'))
+    if not statements.exists(f"dwh/models/{model}/law.sql"):
+        return []
+    rows = connection.execute(statements.render(f"dwh/models/{model}/law.sql")).fetchall()
+    return [
+        Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right)) for measure, left, right in rows
+    ]
+
+
+def _move_watermark(connection: psycopg.Connection[Any], manifest: Manifest) -> None:
+    if manifest.watermark_to is None:
+        return
+    connection.execute(
+        "INSERT INTO etl.watermark AS w (source, table_name, watermark, run_id, moved_at) "
+        "VALUES (%s, %s, %s, %s, clock_timestamp()) ON CONFLICT (source, table_name) DO UPDATE "
+        "SET watermark = excluded.watermark, run_id = excluded.run_id, moved_at = excluded.moved_at "
+        "WHERE excluded.watermark > w.watermark",
+        (manifest.source, manifest.table, manifest.watermark_to, manifest.run_id),
+    )

@@ -1,0 +1,78 @@
+"""Runs and watermarks, kept in the warehouse beside the data they describe."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from tallyhouse.contracts import TableContract
+
+
+def new_run_id(subject: str, at: datetime) -> str:
+    """A name for a run that sorts by time and can stand in a path: `techmarket-20260102T020000-3f2a`."""
+    return f"{subject}-{at.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def open_run(
+    connection: psycopg.Connection[Any],
+    subject: str,
+    *,
+    dag_id: str,
+    dag_run_id: str,
+    logical_date: datetime | None,
+    full_refresh: bool,
+) -> str:
+    """Registers a run that begins now.
+
+    Earlier runs of the subject that were left open by a death are closed as failed: nothing of them
+    was published, their watermark has not moved, and this run takes the same window again.
+
+    Returns:
+        The run's id.
+    """
+    run_id = new_run_id(subject, datetime.now(UTC))
+    with connection.transaction():
+        connection.execute(
+            "UPDATE etl.run SET status = 'failed', message = 'left open; taken over by ' || %s "
+            "WHERE subject = %s AND status = 'running'",
+            (run_id, subject),
+        )
+        connection.execute(
+            "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, logical_date, status, full_refresh, "
+            "started_at) VALUES (%s, %s, %s, %s, %s, 'running', %s, clock_timestamp())",
+            (run_id, subject, dag_id, dag_run_id, logical_date, full_refresh),
+        )
+    return run_id
+
+
+def close_run(connection: psycopg.Connection[Any], run_id: str, message: str | None = None) -> str:
+    """Closes a run as failed unless it was published.
+
+    Returns:
+        Its status after the call, `published` or `failed`.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "UPDATE etl.run SET status = CASE status WHEN 'running' THEN 'failed' ELSE status END, "
+            "message = coalesce(message, %s) WHERE run_id = %s RETURNING status",
+            (message, run_id),
+        ).fetchone()
+    return str(row[0]) if row else "failed"
+
+
+def read_watermarks(
+    connection: psycopg.Connection[Any], tables: Iterable[TableContract]
+) -> dict[str, datetime | None]:
+    """Where each table's next window starts, by table name; None where it was never published."""
+    tables = list(tables)
+    with connection.transaction():
+        rows = connection.execute(
+            "SELECT source, table_name, watermark FROM etl.watermark WHERE source = ANY(%s)",
+            (sorted({table.source for table in tables}),),
+        ).fetchall()
+    known = {(source, name): watermark for source, name, watermark in rows}
+    return {table.name: known.get((table.source, table.name)) if table.cursor else None for table in tables}

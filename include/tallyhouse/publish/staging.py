@@ -1,0 +1,101 @@
+"""Loads Parquet of the lake into PostgreSQL by binary COPY, into tables made beforehand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+_TYPES = {
+    "smallint": pa.int16(),
+    "integer": pa.int32(),
+    "bigint": pa.int64(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "double precision": pa.float64(),
+    "timestamp with time zone": pa.timestamp("us", tz="UTC"),
+    "text": pa.string(),
+}
+_NUMERIC = re.compile(r"^numeric\((\d+),(\d+)\)$")
+
+
+def table_schema(connection: psycopg.Connection[Any], schema: str, table: str) -> pa.Schema:
+    """The Arrow schema whose binary form PostgreSQL takes for a table's columns.
+
+    Raises:
+        ValueError: There is no such table, or it has a column of a type that is not supported.
+    """
+    rows = connection.execute(
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_attribute AS a "
+        "JOIN pg_class AS c ON c.oid = a.attrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped "
+        "AND a.attgenerated = '' ORDER BY a.attnum",
+        (schema, table),
+    ).fetchall()
+    if not rows:
+        raise ValueError(f"there is no table {schema}.{table}; run `python -m tallyhouse.migrate`")
+    return pa.schema(
+        [pa.field(name, _arrow_type(f"{schema}.{table}.{name}", spelled)) for name, spelled in rows]
+    )
+
+
+def _arrow_type(where: str, spelled: str) -> pa.DataType:
+    if match := _NUMERIC.match(spelled):
+        return pa.decimal128(int(match[1]), int(match[2]))
+    if spelled.startswith(("character", "char", "varchar")):
+        return pa.string()
+    if spelled not in _TYPES:
+        raise ValueError(
+            f"{where}: type {spelled} cannot be loaded; use one of {', '.join(_TYPES)}, numeric(p,s)"
+        )
+    return _TYPES[spelled]
+
+
+def create(connection: psycopg.Connection[Any], name: str, like_schema: str, like_table: str) -> None:
+    """Makes an empty staging table with another one's columns, in place of an older one."""
+    connection.execute(sql.SQL("DROP TABLE IF EXISTS staging.{}").format(sql.Identifier(name)))
+    connection.execute(
+        sql.SQL("CREATE UNLOGGED TABLE staging.{} (LIKE {}.{} INCLUDING DEFAULTS)").format(
+            sql.Identifier(name), sql.Identifier(like_schema), sql.Identifier(like_table)
+        )
+    )
+
+
+def copy_in(address: str, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Streams batches into a staging table; columns are found by name.
+
+    Args:
+        address: A libpq URI.
+        name: The staging table.
+        schema: What its columns take, from `table_schema`; columns that the batches lack are left to
+            their defaults.
+        batches: The rows.
+    """
+    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
+
+    stream = iter(batches)
+    first = next(stream, None)
+    if first is None:
+        return
+    fields = pa.schema([field for field in schema if field.name in first.schema.names])
+
+    def cast() -> Iterator[pa.RecordBatch]:
+        yield first.select(fields.names).cast(fields)
+        for batch in stream:
+            yield batch.select(fields.names).cast(fields)
+
+    with dbapi.connect(address) as connection, connection.cursor() as cursor:
+        cursor.adbc_ingest(
+            name, pa.RecordBatchReader.from_batches(fields, cast()), mode="append", db_schema_name="staging"
+        )
+        connection.commit()
+
+
+def drop(connection: psycopg.Connection[Any], names: Iterable[str]) -> None:
+    """Removes staging tables."""
+    for name in names:
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS staging.{}").format(sql.Identifier(name)))
