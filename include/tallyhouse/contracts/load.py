@@ -57,6 +57,7 @@ def load_subject(name: str) -> SubjectContract:
         name=name,
         sources=tuple(load_source(source) for source in overlay["sources"]),
         models=tuple(overlay["models"]),
+        marts=tuple(overlay.get("marts", ())),
     )
     names = [table.name for table in subject.tables]
     if twice := sorted({table for table in names if names.count(table) > 1}):

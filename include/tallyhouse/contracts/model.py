@@ -139,11 +139,13 @@ class SubjectContract:
         name: Such as `techmarket`.
         sources: Their contracts.
         models: Star-schema tables in the order in which they are merged: dimensions, then facts.
+        marts: ClickHouse tables that are rebuilt from the star schema.
     """
 
     name: str
     sources: tuple[SourceContract, ...]
     models: tuple[str, ...]
+    marts: tuple[str, ...]
 
     @property
     def tables(self) -> tuple[TableContract, ...]:

@@ -21,7 +21,8 @@ def write(connection: psycopg.Connection[Any], run_id: str, subject: str, lines:
             [(run_id, line.table, line.hop, line.measure) for line in lines],
         )
         cursor.executemany(
-            "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, parts) "
+            "INSERT INTO etl.ledger "
+            "(run_id, subject, table_name, hop, measure, left_value, right_value, parts) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (

@@ -94,7 +94,8 @@ def publish(
                 store.write(connection, run_id, subject.name, lines)
                 check_closed(lines, run_id)
                 connection.execute(
-                    "UPDATE etl.run SET status = 'published', published_at = clock_timestamp() WHERE run_id = %s",
+                    "UPDATE etl.run SET status = 'published', published_at = clock_timestamp() "
+                    "WHERE run_id = %s",
                     (run_id,),
                 )
         except TallyhouseError:

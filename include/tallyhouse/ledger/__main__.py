@@ -1,0 +1,144 @@
+"""Prints ledgers: `python -m tallyhouse.ledger print [--run RUN | --last N]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from tallyhouse.ledger import ROWS, Hop, Line, store
+from tallyhouse.settings import SettingsError, load_settings
+
+
+def main() -> int:
+    """Prints the ledger of runs as tables; the last line says whether they close.
+
+    Returns:
+        0 when every line closes, 1 when one does not or there is nothing to print.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tallyhouse.ledger", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    printing = commands.add_parser("print", help="print the ledger of one run or of the last ones")
+    which = printing.add_mutually_exclusive_group()
+    which.add_argument("--run", action="append", help="a run's id; may be repeated")
+    which.add_argument("--last", type=int, default=1, help="the last N runs of each subject (default: 1)")
+    printing.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings()
+        with psycopg.connect(
+            host=settings.postgres_host,
+            port=settings.postgres_port,
+            dbname=settings.dwh_db,
+            user=settings.dwh_user,
+            password=settings.dwh_password,
+            connect_timeout=5,
+        ) as connection:
+            runs = _runs(connection, arguments.run, arguments.last)
+            ledgers = {run: store.read(connection, run[0]) for run in runs}
+    except (SettingsError, psycopg.OperationalError) as error:
+        sys.stderr.write(f"ledger: {str(error).splitlines()[0]}. Is the stack up? `make status`\n")
+        return 1
+    if not ledgers:
+        sys.stderr.write("ledger: no run yet. `make demo` makes two nights\n")
+        return 1
+    if arguments.json:
+        _print_json(ledgers)
+    else:
+        _print_tables(ledgers)
+    return _verdict(ledgers)
+
+
+Run = tuple[str, str, str]
+
+
+def _runs(connection: psycopg.Connection[Any], named: list[str] | None, last: int) -> list[Run]:
+    if named:
+        return connection.execute(
+            "SELECT run_id, subject, status FROM etl.run WHERE run_id = ANY(%s) ORDER BY started_at", (named,)
+        ).fetchall()
+    return connection.execute(
+        "SELECT run_id, subject, status FROM (SELECT *, row_number() OVER "
+        "(PARTITION BY subject ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
+        "WHERE newest <= %s ORDER BY started_at",
+        (last,),
+    ).fetchall()
+
+
+def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for (run_id, _, status), lines in ledgers.items():
+        rows = [line for line in lines if line.measure == ROWS]
+        by_table: dict[str, dict[Hop, Line]] = {}
+        for line in rows:
+            by_table.setdefault(line.table, {})[line.hop] = line
+        hops = [hop for hop in Hop if any(line.hop is hop for line in rows)]
+        table = Table(title=f"{run_id} ({status})", title_justify="left")
+        table.add_column("table")
+        for hop in hops:
+            table.add_column(hop.value, justify="right")
+        for name, its in by_table.items():
+            table.add_row(name, *(_cell(its.get(hop)) for hop in hops))
+        console.print(table)
+        totals = [line for line in lines if line.measure != ROWS]
+        if totals:
+            held = sum(line.closed for line in totals)
+            console.print(f"{held} of {len(totals)} control totals and laws hold")
+        for line in lines:
+            if not line.closed:
+                console.print(
+                    f"[red]{line.table} {line.hop} {line.measure}: {line.left} != {line.right}[/red]"
+                )
+
+
+def _cell(line: Line | None) -> str:
+    if line is None:
+        return ""
+    parts = ", ".join(f"{value} {name}" for name, value in line.parts.items() if value)
+    if not line.closed:
+        return f"[red]{line.left} != {line.right}[/red]"
+    return f"{line.left}" + (f"\n[dim]{parts}[/dim]" if len(line.parts) > 1 and parts else "")
+
+
+def _print_json(ledgers: dict[Run, list[Line]]) -> None:
+    for (run_id, subject, status), lines in ledgers.items():
+        for line in lines:
+            content = {
+                "run_id": run_id,
+                "subject": subject,
+                "status": status,
+                "table": line.table,
+                "hop": line.hop,
+                "measure": line.measure,
+                "left": str(line.left),
+                "right": str(line.right),
+                "parts": {name: str(value) for name, value in line.parts.items()},
+                "closed": line.closed,
+            }
+            sys.stdout.write(json.dumps(content) + "\n")
+
+
+def _verdict(ledgers: dict[Run, list[Line]]) -> int:
+    lines = [line for its in ledgers.values() for line in its]
+    taken = sum(line.left for line in lines if line.hop is Hop.SOURCE_RAW and line.measure == ROWS)
+    unexplained = sum((abs(line.difference) for line in lines if line.measure == ROWS), Decimal(0))
+    unpublished = [run_id for run_id, _, status in ledgers if status != "published"]
+    broken = [line for line in lines if not line.closed]
+    if broken or unpublished:
+        why = f", not published: {', '.join(unpublished)}" if unpublished else ""
+        sys.stdout.write(
+            f"ledger open: {taken} rows, {unexplained} unexplained, {len(broken)} lines do not close{why}\n"
+        )
+        return 1
+    sys.stdout.write(f"ledger closed: {taken} rows, 0 unexplained\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
