@@ -8,11 +8,14 @@ compressed inserts, errors with ClickHouse's code and text. Not spoken: multipar
 compressed responses, users and grants beyond one name and password.
 
     python -m scripts.chdb_server --path .local/data/clickhouse --port 8123
+
+The password, if there is to be one, comes from CLICKHOUSE_PASSWORD.
 """
 
 import argparse
 import base64
 import json
+import os
 import re
 import secrets
 import threading
@@ -309,10 +312,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--user", default="default")
-    parser.add_argument("--password", default="")
     args = parser.parse_args()
     args.path.mkdir(parents=True, exist_ok=True)
-    app = application(args.path, args.user, args.password)
+    app = application(args.path, args.user, os.environ.get("CLICKHOUSE_PASSWORD", ""))
     uvicorn.run(
         app,
         host=args.host,

@@ -1,0 +1,5 @@
+"""``python -m scripts.stack``."""
+
+from scripts.stack.cli import main
+
+main()

@@ -1,0 +1,165 @@
+"""The stack's command line; the Makefile calls it."""
+
+import argparse
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from rich.table import Table
+from tallyhouse.settings import SettingsError
+
+from scripts.stack import fetch, lifecycle
+from scripts.stack.context import Stack, StackError, console
+from scripts.stack.services import services
+from scripts.stack.supervise import Supervisor
+
+
+def setup(stack: Stack, _: argparse.Namespace) -> int:
+    """Fetch the servers into the cache."""
+    started = time.monotonic()
+    took = fetch.setup(stack)
+    stack.render()
+    slowest = ", ".join(
+        f"{name} {seconds:.0f} s" for name, seconds in sorted(took.items(), key=lambda i: -i[1])[:3]
+    )
+    console.print(
+        f"set up in {time.monotonic() - started:.1f} s"
+        + (f" (at the same time: {slowest})" if slowest else "")
+    )
+    return 0
+
+
+def start(stack: Stack, _: argparse.Namespace) -> int:
+    """Start what does not run."""
+    started = time.monotonic()
+    took = lifecycle.start(stack)
+    slowest = ", ".join(
+        f"{name} {seconds:.0f} s" for name, seconds in sorted(took.items(), key=lambda i: -i[1])[:4]
+    )
+    console.print(
+        f"[green]the stack runs[/], after {time.monotonic() - started:.1f} s (at the same time: {slowest})"
+    )
+    print_links(stack)
+    return 0
+
+
+def print_links(stack: Stack) -> None:
+    """Where to click, and, once, how to log in."""
+    s = stack.settings
+    shown = stack.local / "run" / ".login-shown"
+    password = f"password {stack.secrets['AIRFLOW_ADMIN_PASSWORD']}"
+    if shown.exists():
+        password = f"password in {stack.airflow_home / 'passwords.json'}"
+    shown.touch()
+    console.print(f"  Airflow        {s.airflow_url}   user {s.airflow_admin_user}, {password}")
+    console.print(f"  pipeline-info  {s.pipeline_info_url}/docs")
+    console.print(f"  Data Docs      {s.data_docs_url}")
+    console.print(f"  MinIO          http://{s.minio_host}:{s.minio_console_port}   user {s.minio_root_user}")
+
+
+def stop(stack: Stack, _: argparse.Namespace) -> int:
+    """Stop everything."""
+    started = time.monotonic()
+    if lifecycle.stop(stack):
+        console.print(f"the stack is stopped, after {time.monotonic() - started:.1f} s")
+    else:
+        console.print("the stack does not run")
+    return 0
+
+
+def status(stack: Stack, _: argparse.Namespace) -> int:
+    """Print what runs; 0 if everything does, 3 if not."""
+    states = Supervisor(stack).states()
+    table = Table("service", "state", "port", "pid", "memory", "up", "where", box=None, header_style="bold")
+    whole = True
+    for service in services(stack):
+        row = states.get(service.name, {})
+        state = row.get("statename", "STOPPED")
+        whole &= state == "RUNNING"
+        pid = row.get("pid") or 0
+        up = str(timedelta(seconds=row["now"] - row["start"])) if pid else ""
+        table.add_row(
+            service.name,
+            f"[{'green' if state == 'RUNNING' else 'red'}]{state.lower()}[/]",
+            " ".join(map(str, service.ports.values())),
+            str(pid or ""),
+            f"{memory(pid) / 2**20:.0f} MB" if pid else "",
+            up,
+            service.url,
+        )
+    console.print(table)
+    return 0 if whole else 3
+
+
+def memory(pid: int) -> int:
+    """Memory of a process and its children in bytes, shared pages split among those who share them."""
+    total = 0
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += sum(memory(int(child)) for child in (task / "children").read_text().split())
+    except OSError:
+        return total
+    return total
+
+
+def logs(stack: Stack, args: argparse.Namespace) -> int:
+    """Follow the log of a service, or of all."""
+    names = [service.name for service in services(stack)]
+    if args.service and args.service not in names:
+        raise StackError(f"logs: no service is called {args.service}; there are {', '.join(names)}")
+    files = [stack.logs / f"{name}.log" for name in ([args.service] if args.service else names)]
+    there = [str(file) for file in files if file.exists()]
+    if not there:
+        raise StackError(f"logs: nothing in {stack.logs} yet; 'make start' first")
+    os.execvp("tail", ["tail", "-n", "40", "-F", *there])  # noqa: S606
+
+
+def env(stack: Stack, _: argparse.Namespace) -> int:
+    """Print the environment as shell commands: eval "$(python -m scripts.stack env)"."""
+    stack.render()
+    sys.stdout.write((stack.run / "env.sh").read_text())
+    return 0
+
+
+def shell(stack: Stack, _: argparse.Namespace) -> int:
+    """A shell with the stack's environment."""
+    stack.render()
+    program = os.environ.get("SHELL") or "/bin/bash"
+    os.execvpe(program, [program], os.environ | stack.environment)  # noqa: S606
+
+
+def clean(stack: Stack, _: argparse.Namespace) -> int:
+    """Remove all data of a stopped stack."""
+    lifecycle.clean(stack)
+    console.print(f"{stack.local}: data, logs and generated configuration are gone")
+    return 0
+
+
+COMMANDS = (setup, start, stop, status, logs, env, shell, clean)
+
+
+def main() -> None:
+    """Run one command; what a person has to mend is said in a line each, without a traceback."""
+    parser = argparse.ArgumentParser(prog="stack", description="The native stack.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for command in COMMANDS:
+        said = (command.__doc__ or "").strip()
+        sub = commands.add_parser(command.__name__, help=said.splitlines()[0], description=said)
+        sub.set_defaults(run=command)
+        if command is logs:
+            sub.add_argument("service", nargs="?")
+    args = parser.parse_args()
+    try:
+        code = args.run(Stack(), args)
+    except (StackError, SettingsError) as error:
+        for line in str(error).splitlines():
+            console.print(f"[red]✗[/] {line}", soft_wrap=True, markup=True, highlight=False)
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    raise SystemExit(code)

@@ -1,0 +1,287 @@
+"""Where this checkout's stack lives, and the environment everything in it runs with."""
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import stat
+import string
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from tallyhouse.settings import ROOT, Settings, load_settings
+
+console = Console(highlight=False)
+
+MARIADB_VERSION = "11.4.5"
+POSTGRES_VERSION = "17.5.0"
+MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"  # of 12 February 2026, the last before its archiving
+
+MYSQL_STORES = ("auth", "catalog", "orders", "payments")
+
+SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager"
+
+# Longest path that fits a Unix socket's address, less room for MariaDB's temporary suffix.
+SOCKET_LIMIT = 100
+
+
+class StackError(Exception):
+    """Something the person at the keyboard has to mend; the message is one line and says how."""
+
+
+def digest_of(*files: Path) -> str:
+    """A short name for the content of some files, used to key what is made from them."""
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that holds secrets: for its owner alone, and never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.touch(mode=0o600)
+    aside.chmod(0o600)
+    aside.write_text(text)
+    aside.replace(path)
+
+
+class Stack:
+    """Folders, generated secrets and environment of one checkout's stack."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        self.root = ROOT
+        self.local = self.settings.local
+        self.cache = self.settings.cache
+        self.data = self.local / "data"
+        self.logs = self.local / "log"
+        self.run = self.local / "run"
+        self.airflow_home = self.local / "airflow"
+        self.connections_file = self.local / "connections.yaml"
+
+    # -- what set-up has put into the cache -------------------------------------------------------
+
+    @property
+    def mariadb(self) -> Path:
+        """Base folder of the MariaDB server."""
+        return self.cache / f"mariadb-{MARIADB_VERSION}"
+
+    @property
+    def postgres(self) -> Path:
+        """Base folder of the PostgreSQL server."""
+        return self.cache / f"postgres-{POSTGRES_VERSION}"
+
+    @property
+    def minio(self) -> Path:
+        """The MinIO server's program."""
+        return self.cache / f"minio-{MINIO_VERSION}" / "minio"
+
+    @cached_property
+    def spark_jars(self) -> Path:
+        """Folder of the jars Spark needs beside its own."""
+        return self.cache / f"spark-jars-{digest_of(self.root / 'scripts/stack/maven/pom.xml')}"
+
+    @cached_property
+    def dbml(self) -> Path:
+        """Folder of @dbml/cli and what it depends on."""
+        return self.cache / f"dbml-{digest_of(self.root / 'scripts/dbml/package-lock.json')}"
+
+    # -- folders ----------------------------------------------------------------------------------
+
+    def make_folders(self) -> None:
+        """Make the folders of data, logs and generated configuration."""
+        for folder in (self.data, self.logs, self.run, self.airflow_home, self.sockets):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def sockets(self) -> Path:
+        """Folder of Unix sockets: in the run folder, or in the temporary folder if that is too deep."""
+        if len(str(self.run / "mysql_payments.sock")) <= SOCKET_LIMIT:
+            return self.run
+        name = hashlib.sha256(str(self.local).encode()).hexdigest()[:10]
+        folder = Path(tempfile.gettempdir()) / f"tallyhouse-{os.getuid()}-{name}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        mine = folder.lstat()
+        if not stat.S_ISDIR(mine.st_mode) or mine.st_uid != os.getuid():
+            raise StackError(f"{folder}: belongs to somebody else; remove it, or clone into a shorter path")
+        return folder
+
+    # -- secrets, made once -----------------------------------------------------------------------
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        """Keys and the web UI's password, made at the first start and kept in the local folder."""
+        path = self.local / "secrets.json"
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+        made = {
+            "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "JWT_SECRET": secrets.token_hex(32),
+            "API_SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW_ADMIN_PASSWORD": secrets.token_urlsafe(12),
+        }
+        write_private(path, json.dumps(made, indent=2))
+        return made
+
+    # -- environment ------------------------------------------------------------------------------
+
+    @cached_property
+    def java_home(self) -> Path | None:
+        """The Java that Spark runs on: JAVA_HOME, else the one on PATH."""
+        java = Path(os.environ["JAVA_HOME"]) / "bin/java" if os.environ.get("JAVA_HOME") else None
+        if java is None or not java.exists():
+            found = shutil.which("java")
+            java = Path(found).resolve() if found else None
+        return java.parent.parent if java else None
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """What every process of the stack runs with, beside what the machine gives."""
+        s, secret = self.settings, self.secrets
+        site_packages = Path(yaml.__file__).parents[1]
+        env = s.environment() | {
+            "TALLYHOUSE_LOCAL": str(self.local),
+            "TALLYHOUSE_CACHE": str(self.cache),
+            "TALLYHOUSE_SPARK_JARS": str(self.spark_jars),
+            "AIRFLOW_ADMIN_PASSWORD": secret["AIRFLOW_ADMIN_PASSWORD"],
+            "PIPELINE_INFO_FILE": str(self.data / "pipeline_info" / "runs.jsonl"),
+            "DBML2SQL": str(self.dbml / "node_modules/.bin/dbml2sql"),
+            "PYTHONPATH": ":".join(
+                str(self.root / part) for part in ("include", "plugins", ".")
+            ).removesuffix("/."),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TZ": "UTC",
+            "PYTHONUNBUFFERED": "1",
+            # Nothing calls home.
+            "DO_NOT_TRACK": "1",
+            "SCARF_NO_ANALYTICS": "true",
+            "GX_ANALYTICS_ENABLED": "false",
+            # Spark.
+            "SPARK_HOME": str(site_packages / "pyspark"),
+            "SPARK_CONF_DIR": str(self.run / "spark"),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "PYSPARK_PYTHON": sys.executable,
+        }
+        if self.java_home:
+            env["JAVA_HOME"] = str(self.java_home)
+        return env | self._airflow()
+
+    def _airflow(self) -> dict[str, str]:
+        s, secret = self.settings, self.secrets
+        metadata = (
+            f"{s.airflow_db_user}:{s.airflow_db_password}@{s.postgres_host}:{s.postgres_port}/{s.airflow_db}"
+        )
+        values: dict[str, dict[str, Any]] = {
+            "core": {
+                "dags_folder": self.root / "dags",
+                "plugins_folder": self.root / "plugins",
+                "executor": "LocalExecutor",
+                "parallelism": 4,  # a laptop, beside eight servers
+                "load_examples": False,
+                "fernet_key": secret["FERNET_KEY"],
+                "auth_manager": f"{SIMPLE_AUTH}.SimpleAuthManager",
+                "simple_auth_manager_users": f"{s.airflow_admin_user}:admin",
+                "simple_auth_manager_passwords_file": self.airflow_home / "passwords.json",
+                "execution_api_server_url": f"{s.airflow_url}/execution/",
+                "min_serialized_dag_update_interval": 5,
+            },
+            "database": {
+                "sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
+                "sql_alchemy_conn_async": f"postgresql+asyncpg://{metadata}",
+                "sql_alchemy_pool_size": 5,
+            },
+            "api": {
+                "host": s.airflow_host,  # it listens on all addresses unless told
+                "port": s.airflow_port,
+                "base_url": s.airflow_url,
+                "workers": 1,
+                "secret_key": secret["API_SECRET_KEY"],
+                "expose_config": False,
+            },
+            "api_auth": {"jwt_secret": secret["JWT_SECRET"]},
+            "secrets": {
+                "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+                "backend_kwargs": json.dumps({"connections_file_path": str(self.connections_file)}),
+            },
+            "logging": {"base_log_folder": self.logs / "airflow"},
+            # A developer who saves a DAG wants to see it now.
+            "dag_processor": {
+                "refresh_interval": 10,
+                "min_file_process_interval": 30,
+                "parsing_processes": 1,
+            },
+            "scheduler": {"enable_health_check": False},
+            "metrics": {"statsd_on": False},
+        }
+        named = {"AIRFLOW_HOME": str(self.airflow_home)}
+        for section, options in values.items():
+            for option, value in options.items():
+                named[f"AIRFLOW__{section}__{option}".upper()] = str(value)
+        return named
+
+    # -- generated configuration ------------------------------------------------------------------
+
+    def render(self) -> None:
+        """Write what is generated from the settings: connections, login, Spark's defaults, env.sh."""
+        self.make_folders()
+        write_private(
+            self.connections_file, render_connections(self.root / "config/connections.yaml", self.environment)
+        )
+        login = {self.settings.airflow_admin_user: self.secrets["AIRFLOW_ADMIN_PASSWORD"]}
+        write_private(self.airflow_home / "passwords.json", json.dumps(login))
+        (self.run / "spark").mkdir(exist_ok=True)
+        defaults = {
+            "spark.driver.extraClassPath": f"{self.spark_jars}/*",
+            "spark.executor.extraClassPath": f"{self.spark_jars}/*",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.sql.session.timeZone": "UTC",
+        }
+        (self.run / "spark" / "spark-defaults.conf").write_text(
+            "".join(f"{k} {v}\n" for k, v in defaults.items())
+        )
+        exports = {k: v for k, v in self.environment.items() if k != "PATH"}
+        lines = [f"export {key}={shlex.quote(value)}\n" for key, value in sorted(exports.items())]
+        # Sourced in any shell: that shell's PATH stays, with ours in front.
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
+        write_private(self.run / "env.sh", "".join(lines))
+
+
+def render_connections(template: Path, values: dict[str, str]) -> str:
+    """Fill the ``${KEY}`` placeholders of the connections file.
+
+    Each string is filled by itself, so that a value with YAML's signs in it stays one value.
+
+    Args:
+        template: the committed YAML file.
+        values: the settings as environment variables.
+
+    Raises:
+        StackError: a placeholder that no setting fills.
+    """
+
+    def fill(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: fill(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [fill(value) for value in node]
+        return string.Template(node).substitute(values) if isinstance(node, str) else node
+
+    try:
+        filled = fill(yaml.safe_load(template.read_text()))
+    except KeyError as error:
+        raise StackError(
+            f"{template.name}: no setting is called {error.args[0]}; add it to config/stack.env"
+        ) from error
+    for connection in filled.values():
+        if "port" in connection:
+            connection["port"] = int(connection["port"])
+    return yaml.safe_dump(filled, sort_keys=True)

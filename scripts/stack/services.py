@@ -1,0 +1,338 @@
+"""The services of the stack: how each is made, started, and known to be ready."""
+
+import os
+import pwd
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.stack import readiness
+from scripts.stack.context import MYSQL_STORES, Stack, StackError, write_private
+
+HOST = "127.0.0.1"
+UNPRIVILEGED = ("postgres", "nobody")
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised program."""
+
+    name: str
+    command: str
+    ports: dict[str, int] = field(default_factory=dict)
+    """Ports it listens on, by the setting that names each."""
+    ready: Callable[[], None] = lambda: None
+    """Raises until the service answers."""
+    prepare: Callable[[], None] = lambda: None
+    """Makes its data folder, if there is none."""
+    after: tuple[str, ...] = ()
+    """Services, or steps of provisioning, that must be there first."""
+    url: str = ""
+    stop_signal: str = "TERM"
+    stop_seconds: int = 20
+    stop_group: bool = False
+    start_seconds: int = 60
+
+
+def services(stack: Stack) -> list[Service]:
+    """Every service of the stack, in the order it is shown."""
+    s = stack.settings
+    python = shlex.quote(sys.executable)
+    airflow = shlex.quote(str(Path(sys.executable).parent / "airflow"))
+    pipeline_info_file = stack.data / "pipeline_info" / "runs.jsonl"
+
+    def make_pipeline_info() -> None:
+        pipeline_info_file.parent.mkdir(parents=True, exist_ok=True)
+
+    def make_minio() -> None:
+        (stack.data / "minio").mkdir(parents=True, exist_ok=True)
+
+    found = [mysql(stack, store) for store in MYSQL_STORES]
+    found += [
+        postgres(stack),
+        Service(
+            "minio",
+            shlex.join(
+                [
+                    *(str(stack.minio), "server", "--quiet"),
+                    *("--address", f"{s.minio_host}:{s.minio_port}"),
+                    *(
+                        "--console-address",
+                        f"{s.minio_host}:{s.minio_console_port}",
+                        str(stack.data / "minio"),
+                    ),
+                ]
+            ),
+            {"MINIO_PORT": s.minio_port, "MINIO_CONSOLE_PORT": s.minio_console_port},
+            ready=lambda: readiness.http(f"{s.minio_url}/minio/health/ready"),
+            prepare=make_minio,
+            url=f"http://{s.minio_host}:{s.minio_console_port}",
+        ),
+        Service(
+            "clickhouse",
+            f"{python} -m scripts.chdb_server --path {shlex.quote(str(stack.data / 'clickhouse'))} "
+            f"--host {s.clickhouse_host} --port {s.clickhouse_http_port} --user {s.clickhouse_user}",
+            {"CLICKHOUSE_HTTP_PORT": s.clickhouse_http_port},
+            ready=lambda: readiness.http(f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/ping"),
+            url=f"http://{s.clickhouse_host}:{s.clickhouse_http_port}",
+        ),
+        Service(
+            "data-docs",
+            f"{python} -m scripts.data_docs",
+            {"DATA_DOCS_PORT": s.data_docs_port},
+            ready=lambda: readiness.http(f"{s.data_docs_url}/health"),
+            url=s.data_docs_url,
+        ),
+        Service(
+            "pipeline-info",
+            f"{python} -m uvicorn services.pipeline_info.app:app --host {s.pipeline_info_host} "
+            f"--port {s.pipeline_info_port} --no-access-log",
+            {"PIPELINE_INFO_PORT": s.pipeline_info_port},
+            ready=lambda: readiness.http(f"{s.pipeline_info_url}/health"),
+            prepare=make_pipeline_info,
+            url=s.pipeline_info_url,
+        ),
+    ]
+
+    def part(name: str, command: str, **more: object) -> Service:
+        return Service(
+            f"airflow-{name}",
+            f"{airflow} {command}",
+            ready=more.pop("ready", None) or (lambda: readiness.airflow_part(s, name.replace("-", "_"))),  # type: ignore[arg-type]
+            after=("airflow-db",),
+            stop_group=True,
+            start_seconds=180,
+            **more,  # type: ignore[arg-type]
+        )
+
+    found += [
+        part(
+            "api-server",
+            "api-server",
+            ports={"AIRFLOW_PORT": s.airflow_port},
+            ready=lambda: readiness.http(f"{s.airflow_url}/api/v2/version"),
+            url=s.airflow_url,
+        ),
+        # Logs are read from the folder they share; the log servers would listen on every address.
+        part("scheduler", "scheduler --skip-serve-logs"),
+        part("dag-processor", "dag-processor"),
+        part("triggerer", "triggerer --skip-serve-logs"),
+    ]
+    return found
+
+
+# -- MariaDB --------------------------------------------------------------------------------------
+
+
+def mysql(stack: Stack, store: str) -> Service:
+    """One of the four TechMarket stores: a private MariaDB server."""
+    values = stack.environment
+    name, key = f"mysql-{store}", f"MYSQL_{store.upper()}"
+    port = int(values[f"{key}_PORT"])
+    base, data = stack.mariadb, stack.data / name
+    init_file = stack.run / f"{name}.init.sql"
+
+    def prepare() -> None:
+        write_private(init_file, mysql_accounts(values, key))
+        if not data.exists():
+            make_data(data, lambda fresh: mysql_install(stack, name, fresh))
+
+    command = [
+        *(str(base / "bin/mariadbd"), "--no-defaults", f"--basedir={base}", f"--datadir={data}"),
+        *(f"--bind-address={HOST}", f"--port={port}", f"--socket={stack.sockets / (name + '.sock')}"),
+        f"--pid-file={stack.run / (name + '.pid')}",
+        f"--init-file={init_file}",
+        # updated_at is stored in the session's time.
+        "--default-time-zone=+00:00",
+        *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_unicode_520_ci"),
+        *("--skip-name-resolve", "--performance-schema=OFF", "--local-infile=ON", "--max-connections=60"),
+        *("--innodb-buffer-pool-size=192M", "--innodb-log-file-size=96M", "--max-allowed-packet=64M"),
+        # A laptop's disk: one flush a second instead of one a commit. A crash of the machine may lose
+        # the last second of made-up shopping; a crash of the server loses nothing.
+        *("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=fsync"),
+    ]
+    if os.geteuid() == 0:
+        command.append("--user=root")
+    return Service(
+        name,
+        shlex.join(command),
+        {f"{key}_PORT": port},
+        ready=lambda: readiness.mysql_store(values, store),
+        prepare=prepare,
+        url=f"{HOST}:{port}",
+    )
+
+
+def mysql_accounts(values: dict[str, str], key: str) -> str:
+    """SQL that a store runs at each start: its database and accounts, as the settings have them."""
+
+    def quoted(text: str) -> str:
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    def account(user: str, password: str) -> list[str]:
+        who = f"{quoted(user)}@'%'"
+        # The second one mends the password of a data folder made with other settings.
+        return [
+            f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY {quoted(password)};",
+            f"ALTER USER {who} IDENTIFIED BY {quoted(password)};",
+        ]
+
+    database, owner, reader = values[f"{key}_DB"], values[f"{key}_USER"], values["ETL_READER_USER"]
+    lines = [
+        f"CREATE DATABASE IF NOT EXISTS `{database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci;",
+        *account("root", values["MYSQL_ROOT_PASSWORD"]),
+        "GRANT ALL PRIVILEGES ON *.* TO 'root'@'%' WITH GRANT OPTION;",
+        f"ALTER USER 'root'@'localhost' IDENTIFIED BY {quoted(values['MYSQL_ROOT_PASSWORD'])};",
+        *account(owner, values[f"{key}_PASSWORD"]),
+        f"GRANT ALL PRIVILEGES ON `{database}`.* TO {quoted(owner)}@'%';",
+        *account(reader, values["ETL_READER_PASSWORD"]),
+        # PROCESS shows the open transactions of others, which the watermark needs.
+        f"GRANT PROCESS ON *.* TO {quoted(reader)}@'%';",
+        f"GRANT SELECT ON `{database}`.* TO {quoted(reader)}@'%';",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def mysql_install(stack: Stack, name: str, into: Path) -> None:
+    """Make an empty MariaDB data folder."""
+    base = stack.mariadb
+    run_logged(
+        stack,
+        f"{name}-init",
+        [
+            *(
+                str(base / "scripts/mariadb-install-db"),
+                "--no-defaults",
+                f"--basedir={base}",
+                f"--datadir={into}",
+            ),
+            *("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"),
+            "--innodb-log-file-size=96M",
+            *(["--user=root"] if os.geteuid() == 0 else []),
+        ],
+    )
+
+
+# -- PostgreSQL -----------------------------------------------------------------------------------
+
+
+def as_unprivileged() -> tuple[list[str], int, int]:
+    """How to run PostgreSQL, which refuses to be root.
+
+    Root runs it as another account, which keeps one privilege: to pass through folders that are not
+    open to it, such as a checkout under /root. Others run it as they are.
+
+    Returns:
+        What to put before the command, and the user and group that own the data.
+    """
+    if os.geteuid() != 0:
+        return [], os.geteuid(), os.getegid()
+    account = next(
+        (pwd.getpwnam(name) for name in UNPRIVILEGED if name in {p.pw_name for p in pwd.getpwall()}), None
+    )
+    setpriv = shutil.which("setpriv")
+    if account is None or setpriv is None:
+        raise StackError(
+            "postgres: refuses to run as root, and setpriv or the account 'nobody' is missing; be another user"
+        )
+    return (
+        [
+            *(setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"),
+            *("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"),
+        ],
+        account.pw_uid,
+        account.pw_gid,
+    )
+
+
+def postgres(stack: Stack) -> Service:
+    """The warehouse, the pancake shop and Airflow's metadata, in one server."""
+    s = stack.settings
+    before, uid, gid = as_unprivileged()
+    data = stack.data / "postgres"
+
+    def initdb(fresh: Path) -> None:
+        password = stack.run / "postgres.initial"
+        write_private(password, s.postgres_password)
+        os.chown(fresh, uid, gid)
+        run_logged(
+            stack,
+            "postgres-init",
+            [
+                *(*before, str(stack.postgres / "bin/initdb"), "-D", str(fresh), "-U", s.postgres_user),
+                *("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--auth=scram-sha-256"),
+                *(f"--pwfile={password}", "--no-sync", "--no-instructions"),
+            ],
+        )
+        password.unlink()
+
+    def prepare() -> None:
+        if not data.exists():
+            make_data(data, initdb)
+
+    options = {
+        "listen_addresses": HOST,
+        "port": s.postgres_port,
+        "unix_socket_directories": "",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+        "max_connections": 120,
+        "shared_buffers": "256MB",
+        "maintenance_work_mem": "128MB",
+        "max_wal_size": "2GB",
+        "log_min_messages": "warning",
+    }
+    return Service(
+        "postgres",
+        shlex.join(
+            [
+                *(*before, str(stack.postgres / "bin/postgres"), "-D", str(data)),
+                *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
+            ]
+        ),
+        {"POSTGRES_PORT": s.postgres_port},
+        ready=lambda: readiness.postgres(s),
+        prepare=prepare,
+        url=f"{HOST}:{s.postgres_port}",
+        stop_signal="INT",  # fast: ends sessions instead of waiting for them
+    )
+
+
+# -- making data folders --------------------------------------------------------------------------
+
+
+def make_data(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a data folder beside its place and move it there whole."""
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True, mode=0o700)
+    fill(fresh)
+    fresh.rename(folder)
+
+
+def run_logged(stack: Stack, name: str, command: list[str]) -> None:
+    """Run a command to its end, its words in a log.
+
+    Raises:
+        StackError: it failed; the message has its last line and where the rest is.
+    """
+    log = stack.logs / f"{name}.log"
+    with log.open("w") as sink:
+        done = subprocess.run(
+            command,
+            cwd=stack.root,
+            env=os.environ | stack.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        raise StackError(
+            f"{name}: failed: {said[-1][:200] if said else 'without a word'} (all of it in {log})"
+        )
