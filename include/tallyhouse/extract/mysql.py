@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tallyhouse.contracts import TableContract
+from tallyhouse.errors import first_line
 from tallyhouse.extract.statement import Statement, build
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 
@@ -97,8 +98,7 @@ def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Ite
         raise
     except BaseException as error:
         # A Rust panic reaches Python as a BaseException; nobody should have to read one.
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeError(text.replace(address, "the source")) from error
+        raise RuntimeError(first_line(error).replace(address, "the source")) from error
 
 
 def _rows_only(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+from adbc_driver_manager import Error
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.extract.statement import build
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
+
+__all__ = ["Error", "open_stream"]
 
 
 def open_stream(address: str, contract: TableContract, watermark: datetime | None) -> SourceStream:
@@ -22,7 +25,7 @@ def open_stream(address: str, contract: TableContract, watermark: datetime | Non
         watermark: Rows whose cursor is at or after it are taken; None for all.
 
     Raises:
-        adbc_driver_manager.Error: The server refused.
+        Error: The server refused.
     """
     from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
 

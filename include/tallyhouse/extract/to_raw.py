@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tallyhouse.contracts import Kind, TableContract
-from tallyhouse.errors import TallyhouseError
+from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
 
@@ -69,9 +69,10 @@ def write_batch(
         parts = tuple(_write_parts(stream.batches, lake, prefix, schema))
     except (RuntimeError, pa.ArrowException) as error:
         raise TallyhouseError(
-            f"the stream broke off ({str(error).splitlines()[0]})",
+            f"the stream broke off ({first_line(error)})",
             where=where,
             remedy="Nothing was committed; check the source's log and clear the task to take it again",
+            transient=True,
         ) from error
     # Counted in the lake, not while writing: the footer is what every later reader will see.
     rows = sum(lake.row_count(part.key) for part in parts)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from tallyhouse.errors import TallyhouseError
+from tallyhouse.errors import TallyhouseError, first_line
 
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 60.0
@@ -79,9 +79,10 @@ class Lake:
             info = self.filesystem.get_file_info(self.root)
         except OSError as error:
             raise TallyhouseError(
-                f"the lake does not answer or refuses the account ({_first_line(error)})",
+                f"the lake does not answer or refuses the account ({first_line(error)})",
                 where=where,
                 remedy="Check that it is up (`make status`) and what the connection s3_lake says",
+                transient=True,
             ) from error
         if info.type == fs.FileType.NotFound:
             raise TallyhouseError(
@@ -164,7 +165,3 @@ class HashingSink(io.RawIOBase):
         if not self.closed:
             self._stream.close()
         super().close()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""Hooks: from an Airflow connection to what the package under `include/` works with."""

@@ -1,0 +1,65 @@
+"""The lake behind an `aws` connection."""
+
+from __future__ import annotations
+
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+from hooks.failures import find_connection
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.lake import Lake
+
+
+class LakeHook(S3Hook):
+    """Opens the bucket that a connection names.
+
+    The connection is the Amazon provider's, with `endpoint_url`, `region_name` and `bucket` in its
+    extra.
+
+    :param aws_conn_id: The connection's id.
+    """
+
+    conn_name_attr = "aws_conn_id"
+
+    def get_lake(self, where: str) -> Lake:
+        """The lake, after making sure that it answers.
+
+        Args:
+            where: The subject or table and run on whose behalf, for messages.
+
+        Raises:
+            TallyhouseError: It does not answer, or there is no such bucket or connection.
+        """
+        lake = Lake.s3(
+            self.bucket(where), **self.access(where), region=self.conn_config.region_name or "us-east-1"
+        )
+        lake.check(where)
+        return lake
+
+    def bucket(self, where: str) -> str:
+        """The bucket's name.
+
+        Raises:
+            TallyhouseError: The connection names none.
+        """
+        bucket = find_connection(str(self.aws_conn_id), where).extra_dejson.get("bucket")
+        if not bucket:
+            raise TallyhouseError(
+                f"the connection {self.aws_conn_id} names no bucket",
+                where=where,
+                remedy='Put {"bucket": "…"} into its extra',
+            )
+        return str(bucket)
+
+    def access(self, where: str) -> dict[str, str]:
+        """Endpoint and keys, for programs that go to the lake by themselves.
+
+        Returns:
+            `endpoint`, `access_key` and `secret_key`.
+        """
+        find_connection(str(self.aws_conn_id), where)
+        config = self.conn_config
+        return {
+            "endpoint": config.get_service_endpoint_url("s3") or "https://s3.amazonaws.com",
+            "access_key": config.aws_access_key_id or "",
+            "secret_key": config.aws_secret_access_key or "",
+        }

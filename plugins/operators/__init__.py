@@ -1,0 +1,1 @@
+"""Operators: thin; the work is done by the package under `include/`."""

@@ -1,0 +1,146 @@
+"""Airflow's finished DAG runs to the pipeline-info service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import requests
+from airflow.sdk import BaseOperator
+
+from hooks.airflow_api import AirflowApiHook
+from hooks.failures import find_connection, one_line_errors, refused
+from hooks.postgres import CheckedPostgresHook
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.ledger import ROWS, Hop, store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+LOCAL_ZONE = ZoneInfo("Europe/Kyiv")
+POSITION = "monitor_pipelines"
+
+
+class AirflowToPipelineInfoOperator(BaseOperator):
+    """Posts every DAG run that finished since the last position, each exactly once.
+
+    The position is kept in the warehouse and moves after each post. A run that is posted again, since
+    the task died between the post and the move, carries the same idempotency key, so the service
+    keeps one record. While the service is down the position stays, and the next start catches up.
+
+    :param environment: name of this installation in the records (templated)
+    :param pipeline_info_conn_id: connection of the service
+    :param airflow_conn_id: connection of Airflow's API
+    :param dwh_conn_id: connection of the warehouse
+    """
+
+    template_fields: Sequence[str] = ("environment",)
+    ui_color = "#eeeeee"
+
+    def __init__(
+        self,
+        *,
+        environment: str = "dev",
+        pipeline_info_conn_id: str = "pipeline_info",
+        airflow_conn_id: str = "airflow_api",
+        dwh_conn_id: str = "pg_dwh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.environment = environment
+        self.pipeline_info_conn_id = pipeline_info_conn_id
+        self.airflow_conn_id = airflow_conn_id
+        self.dwh_conn_id = dwh_conn_id
+
+    def execute(self, context: Context) -> int:
+        """Posts what is new.
+
+        Returns:
+            How many runs were posted.
+        """
+        where = "monitor_pipelines"
+        posted = 0
+        with (
+            one_line_errors(),
+            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
+        ):
+            conn = find_connection(self.pipeline_info_conn_id, where)
+            url = f"{conn.schema or 'http'}://{conn.host}:{conn.port}/pipelines"
+            since = _position(connection)
+            for run in AirflowApiHook(http_conn_id=self.airflow_conn_id).finished_runs(since, where):
+                if run["dag_id"] == context["dag"].dag_id and run["state"] == "success":
+                    continue  # its own quiet rounds, one every ten minutes, would bury the rest
+                self._post(url, run, self._record(connection, run), where)
+                _move(connection, datetime.fromisoformat(run["end_date"]))
+                posted += 1
+        self.log.info("%s runs posted", posted)
+        return posted
+
+    def _post(self, url: str, run: dict[str, Any], record: dict[str, Any], where: str) -> None:
+        key = f"airflow/{run['dag_id']}/{run['dag_run_id']}/{run['end_date']}"
+        try:
+            answer = requests.post(url, json=record, headers={"Idempotency-Key": key}, timeout=30)
+        except requests.RequestException as error:
+            raise refused(self.pipeline_info_conn_id, where, error) from error
+        if not answer.ok:
+            raise TallyhouseError(
+                f"pipeline-info refused {run['dag_id']} {run['dag_run_id']} with {answer.status_code}: "
+                f"{answer.text[:200]}",
+                where=where,
+                remedy="The position has not moved; mend it and the next start posts it",
+                transient=answer.status_code >= 500,
+            )
+
+    def _record(self, connection: psycopg.Connection[Any], run: dict[str, Any]) -> dict[str, Any]:
+        start = datetime.fromisoformat(run["start_date"] or run["end_date"])
+        end = datetime.fromisoformat(run["end_date"])
+        with connection.transaction():
+            ours = connection.execute(
+                "SELECT run_id, status FROM etl.run WHERE dag_id = %s AND dag_run_id = %s "
+                "ORDER BY started_at DESC LIMIT 1",
+                (run["dag_id"], run["dag_run_id"]),
+            ).fetchone()
+            lines = store.read(connection, ours[0]) if ours else []
+        rows = {
+            hop.value: int(sum(line.left for line in lines if line.hop is hop and line.measure == ROWS))
+            for hop in Hop
+        }
+        return {
+            "pipeline_name": run["dag_id"],
+            "pipeline_type": "airflow",
+            "environment": self.environment,
+            "script_name": run["dag_run_id"],
+            "date_code": (run["logical_date"] or run["end_date"])[:10].replace("-", ""),
+            "start_utc": start.isoformat(),
+            "end_utc": end.isoformat(),
+            "start_local": start.astimezone(LOCAL_ZONE).isoformat(),
+            "end_local": end.astimezone(LOCAL_ZONE).isoformat(),
+            "elapsed_seconds": (end - start).total_seconds(),
+            "rowcount": rows[Hop.SOURCE_RAW] if ours else None,
+            "extra": {
+                "state": run["state"],
+                "run_id": ours[0] if ours else None,
+                "run_status": ours[1] if ours else None,
+                "rows": rows if ours else None,
+                "ledger_closed": all(line.closed for line in lines) if lines else None,
+            },
+        }
+
+
+def _position(connection: psycopg.Connection[Any]) -> datetime | None:
+    with connection.transaction():
+        row = connection.execute("SELECT at FROM etl.position WHERE name = %s", (POSITION,)).fetchone()
+    return row[0] if row else None
+
+
+def _move(connection: psycopg.Connection[Any], at: datetime) -> None:
+    # Runs that end at the same instant are read again and met by their idempotency keys.
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO etl.position (name, at) VALUES (%s, %s) "
+            "ON CONFLICT (name) DO UPDATE SET at = excluded.at",
+            (POSITION, at),
+        )

@@ -1,0 +1,109 @@
+"""What the operators that extract a source into the lake have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from hooks.failures import one_line_errors
+from hooks.lake import LakeHook
+from hooks.postgres import CheckedPostgresHook
+from tallyhouse.contracts import SourceContract, TableContract, load_source
+from tallyhouse.extract.stream import SourceStream
+from tallyhouse.extract.to_raw import write_batch
+from tallyhouse.publish.run import read_watermarks
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class ExtractionOperator(BaseOperator):
+    """Takes the window of each table of a source into raw, one table after the other.
+
+    Returns a small manifest: the key and the rows of each batch.
+
+    :param source: name of the source's contract (templated)
+    :param run_id: the run, from `etl.run` (templated)
+    :param tables: tables to take; those of other sources are passed over, None takes all (templated)
+    :param full_refresh: take whole tables instead of the window since the watermark (templated)
+    :param source_conn_id: connection of the extraction account; the contract's by default (templated)
+    :param lake_conn_id: connection of the lake
+    :param dwh_conn_id: connection of the warehouse, which keeps the watermarks
+    :param batch_rows: rows that are in memory at once
+    """
+
+    template_fields: Sequence[str] = ("source", "run_id", "tables", "full_refresh", "source_conn_id")
+    ui_color = "#dbe9f6"
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        run_id: str,
+        tables: list[str] | str | None = None,
+        full_refresh: bool | str = False,
+        source_conn_id: str | None = None,
+        lake_conn_id: str = "s3_lake",
+        dwh_conn_id: str = "pg_dwh",
+        batch_rows: int = 50_000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.run_id = run_id
+        self.tables = tables
+        self.full_refresh = full_refresh
+        self.source_conn_id = source_conn_id
+        self.lake_conn_id = lake_conn_id
+        self.dwh_conn_id = dwh_conn_id
+        self.batch_rows = batch_rows
+
+    def execute(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Extracts the source's tables.
+
+        Returns:
+            By table name: `key` of the manifest in the lake, and `rows`.
+        """
+        contract = load_source(self.source)
+        where = f"source {self.source} in run {self.run_id}"
+        tables = [table for table in contract.tables if not self.tables or table.name in self.tables]
+        result = {}
+        with one_line_errors():
+            lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+            with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
+                watermarks = read_watermarks(connection, tables)
+            # All tables are compared with their contracts before the first one is read.
+            self.check_source(contract, tables, where)
+            for number, table in enumerate(tables, start=1):
+                watermark = None if self.full_refresh else watermarks[table.name]
+                self.log.info(
+                    "%s/%s %s: %s",
+                    number,
+                    len(tables),
+                    table.qualified_name,
+                    f"window since {watermark.isoformat()}" if watermark else "the whole table",
+                )
+                manifest = write_batch(
+                    self.open_stream(contract, table, watermark),
+                    lake,
+                    table,
+                    run_id=self.run_id,
+                    attempt=context["ti"].try_number,
+                    watermark=watermark,
+                )
+                result[table.name] = {"key": manifest.key, "rows": manifest.rows}
+        return result
+
+    @abstractmethod
+    def check_source(self, contract: SourceContract, tables: list[TableContract], where: str) -> None:
+        """Makes sure that the source answers and that its tables are what their contracts say."""
+
+    @abstractmethod
+    def open_stream(
+        self, contract: SourceContract, table: TableContract, watermark: datetime | None
+    ) -> SourceStream:
+        """Opens the extraction of one table."""

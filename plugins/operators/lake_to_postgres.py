@@ -1,0 +1,71 @@
+"""The lake to the PostgreSQL warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from hooks.failures import one_line_errors
+from hooks.lake import LakeHook
+from hooks.postgres import CheckedPostgresHook
+from tallyhouse.contracts import load_subject
+from tallyhouse.ledger import ROWS, Hop
+from tallyhouse.publish import postgres
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class LakeToPostgresOperator(BaseOperator):
+    """Publishes a run: accepted rows into `ods`, increments into the star schema, in one transaction.
+
+    The ledger is written in that transaction, and nothing is published unless it closes. A run that
+    is published already is left as it is.
+
+    :param subject: name of the subject's contract (templated)
+    :param run_id: the run, from `etl.run` (templated)
+    :param dwh_conn_id: connection of the warehouse
+    :param lake_conn_id: connection of the lake
+    """
+
+    template_fields: Sequence[str] = ("subject", "run_id")
+    ui_color = "#d8efd8"
+
+    def __init__(
+        self,
+        *,
+        subject: str,
+        run_id: str,
+        dwh_conn_id: str = "pg_dwh",
+        lake_conn_id: str = "s3_lake",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.subject = subject
+        self.run_id = run_id
+        self.dwh_conn_id = dwh_conn_id
+        self.lake_conn_id = lake_conn_id
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Publishes the run.
+
+        Returns:
+            `rows` taken from the sources and `lines` of the ledger, all closed.
+        """
+        where = f"subject {self.subject} in run {self.run_id}"
+        with one_line_errors():
+            hook = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
+            lines = postgres.publish(
+                lambda: hook.connect(where),
+                hook.address(where),
+                LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where),
+                load_subject(self.subject),
+                self.run_id,
+            )
+        for line in lines:
+            self.log.info("%s %s %s: %s", line.table, line.hop, line.measure, line.left)
+        rows = sum(line.left for line in lines if line.hop is Hop.SOURCE_RAW and line.measure == ROWS)
+        self.log.info("ledger closed: %s rows, 0 unexplained", rows)
+        return {"rows": int(rows), "lines": len(lines)}

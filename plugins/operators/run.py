@@ -1,0 +1,96 @@
+"""Opening and closing a run in `etl.run`, the warehouse's own record of what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from hooks.failures import one_line_errors
+from hooks.lake import LakeHook
+from hooks.postgres import CheckedPostgresHook
+from tallyhouse.publish.run import close_run, open_run
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class OpenRunOperator(BaseOperator):
+    """Registers a run; its id is what all later tasks are told.
+
+    :param subject: name of the subject's contract (templated)
+    :param full_refresh: whether whole tables will be taken (templated)
+    :param dwh_conn_id: connection of the warehouse
+    :param lake_conn_id: connection of the lake, which must answer before anything begins
+    """
+
+    template_fields: Sequence[str] = ("subject", "full_refresh")
+    ui_color = "#eeeeee"
+
+    def __init__(
+        self,
+        *,
+        subject: str,
+        full_refresh: bool | str = False,
+        dwh_conn_id: str = "pg_dwh",
+        lake_conn_id: str = "s3_lake",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.subject = subject
+        self.full_refresh = full_refresh
+        self.dwh_conn_id = dwh_conn_id
+        self.lake_conn_id = lake_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Registers the run.
+
+        Returns:
+            Its id, such as `techmarket-20260102T020000-3f2a`.
+        """
+        where = f"subject {self.subject}"
+        with one_line_errors():
+            LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+            with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
+                run_id = open_run(
+                    connection,
+                    self.subject,
+                    dag_id=context["dag"].dag_id,
+                    dag_run_id=context["run_id"],
+                    logical_date=context.get("logical_date"),
+                    full_refresh=bool(self.full_refresh),
+                )
+        self.log.info("run %s is open", run_id)
+        return run_id
+
+
+class CloseRunOperator(BaseOperator):
+    """Closes a run as failed unless it was published; the teardown of `OpenRunOperator`.
+
+    :param run_id: the run (templated)
+    :param dwh_conn_id: connection of the warehouse
+    """
+
+    template_fields: Sequence[str] = ("run_id",)
+    ui_color = "#eeeeee"
+
+    def __init__(self, *, run_id: str, dwh_conn_id: str = "pg_dwh", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.dwh_conn_id = dwh_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Closes the run.
+
+        Returns:
+            `published` or `failed`.
+        """
+        where = f"run {self.run_id}"
+        with (
+            one_line_errors(),
+            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
+        ):
+            status = close_run(connection, self.run_id, message=f"see DAG run {context['run_id']}")
+        self.log.info("run %s is %s", self.run_id, status)
+        return status

@@ -1,0 +1,152 @@
+"""Spark jobs of this repository, with the lake's and the warehouse's credentials in their environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from hooks.failures import find_connection, one_line_errors
+from hooks.lake import LakeHook
+from hooks.postgres import CheckedPostgresHook
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class SparkJobOperator(SparkSubmitOperator):
+    """Submits `spark_jobs/<job>.py` for a run.
+
+    The job gets the run on its command line and every credential in its environment, put there when
+    the task runs: rendered templates, logs and the command line show none.
+
+    :param job: file name without its ending, below `spark_jobs/` (templated)
+    :param subject: name of the subject's contract (templated)
+    :param run_id: the run, from `etl.run` (templated)
+    :param lake_conn_id: connection of the lake
+    :param dwh_conn_id: connection of the warehouse
+    """
+
+    template_fields: Sequence[str] = ("job", "subject", "run_id")
+    ui_color = "#f6dbe9"
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        subject: str,
+        run_id: str,
+        conn_id: str = "spark_default",
+        lake_conn_id: str = "s3_lake",
+        dwh_conn_id: str = "pg_dwh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(conn_id=conn_id, name=f"tallyhouse-{job}", **kwargs)
+        self.job = job
+        self.subject = subject
+        self.run_id = run_id
+        self.spark_conn_id = conn_id
+        self.lake_conn_id = lake_conn_id
+        self.dwh_conn_id = dwh_conn_id
+
+    def execute(self, context: Context) -> None:
+        """Runs the job to its end.
+
+        Raises:
+            AirflowFailException: The job said in one line why it failed; that line is the message.
+        """
+        with one_line_errors():
+            # The provider would fall back to YARN, without a word, if there were no such connection.
+            find_connection(self.spark_conn_id, f"subject {self.subject} in run {self.run_id}")
+            self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
+            self.application_args = ["--subject", self.subject, "--run-id", self.run_id]
+            self.jars = ",".join(sorted(map(str, _jars()))) or None
+            try:
+                super().execute(context)
+            except AirflowException as error:
+                if said := _last_words(error):
+                    raise AirflowFailException(said) from error
+                raise
+
+    def _get_hook(self) -> SparkSubmitHook:
+        where = f"subject {self.subject} in run {self.run_id}"
+        lake = LakeHook(aws_conn_id=self.lake_conn_id)
+        lake.get_lake(where)
+        access = lake.access(where)
+        warehouse = find_connection(self.dwh_conn_id, where)
+        with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where):
+            pass
+        self.env_vars = {
+            "LAKE_ENDPOINT": access["endpoint"],
+            "LAKE_ACCESS_KEY": access["access_key"],
+            "LAKE_SECRET_KEY": access["secret_key"],
+            "LAKE_BUCKET": lake.bucket(where),
+            "DWH_JDBC_URL": f"jdbc:postgresql://{warehouse.host}:{warehouse.port or 5432}/{warehouse.schema}",
+            "DWH_USER": warehouse.login or "",
+            "DWH_PASSWORD": warehouse.password or "",
+        }
+        return super()._get_hook()
+
+
+class DataDocsLink(BaseOperatorLink):
+    """The button on the task's page that opens the run's Data Docs."""
+
+    name = "Data Docs"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The address that the task left in XCom; empty until it has run."""
+        from airflow.sdk.execution_time.xcom import XCom  # noqa: PLC0415 - not there when a DAG is parsed
+
+        found = XCom.get_value(ti_key=ti_key, key="data_docs_url")
+        return str(found or "")
+
+
+class CheckBatchOperator(SparkJobOperator):
+    """Runs the Great Expectations suites of a subject over a run's raw batches, on Spark.
+
+    Fails when a suite fails, so that nothing after it is run; Data Docs are written either way.
+    See `SparkJobOperator` for the parameters.
+    """
+
+    operator_extra_links = (DataDocsLink(),)
+
+    def __init__(self, *, subject: str, run_id: str, **kwargs: Any) -> None:
+        super().__init__(job="check", subject=subject, run_id=run_id, **kwargs)
+
+    def execute(self, context: Context) -> None:
+        """Runs the suites and leaves the address of the Data Docs behind."""
+        try:
+            super().execute(context)
+        finally:
+            report = self._report()
+            if report.get("data_docs_url"):
+                context["ti"].xcom_push(key="data_docs_url", value=report["data_docs_url"])
+                self.log.info("Data Docs: %s", report["data_docs_url"])
+
+    def _report(self) -> dict[str, Any]:
+        where = f"subject {self.subject} in run {self.run_id}"
+        lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+        key = f"report/{self.subject}/run={self.run_id}/quality.json"
+        report: dict[str, Any] = lake.read_json(key) if key in lake.keys(key.rpartition("/")[0]) else {}
+        return report
+
+
+def _last_words(error: AirflowException) -> str | None:
+    """What the job itself said of its failure; the hook's message ends with the tail of its output."""
+    marker = "TALLYHOUSE: "
+    return next(
+        (line.split(marker, 1)[1] for line in reversed(str(error).splitlines()) if marker in line), None
+    )
+
+
+def _jars() -> list[Path]:
+    folder = os.environ.get("TALLYHOUSE_SPARK_JARS", "")
+    return list(Path(folder).glob("*.jar")) if folder else []

@@ -1,0 +1,66 @@
+"""The way of a night, from open run to ClickHouse, for any subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow.sdk import Param, TaskGroup
+
+from operators.extraction import ExtractionOperator
+from operators.lake_to_clickhouse import LakeToClickHouseOperator
+from operators.lake_to_postgres import LakeToPostgresOperator
+from operators.run import CloseRunOperator, OpenRunOperator
+from operators.spark_job import CheckBatchOperator, SparkJobOperator
+
+RUN_ID = "{{ ti.xcom_pull(task_ids='open_run') }}"
+
+
+def nightly_params(tables: Sequence[str]) -> dict[str, Param]:
+    """What the web form asks before a night is started by hand.
+
+    Args:
+        tables: Every table of the subject.
+    """
+    return {
+        "tables": Param(
+            [],
+            type="array",
+            items={"type": "string", "enum": list(tables)},
+            examples=list(tables),
+            title="Tables",
+            description="Tables to take; none chosen takes them all.",
+        ),
+        "full_refresh": Param(
+            False,
+            type="boolean",
+            title="Full refresh",
+            description="Take whole tables instead of what changed since the last night.",
+        ),
+    }
+
+
+def nightly(subject: str, extractions: dict[str, type[ExtractionOperator]]) -> None:
+    """Wires one night into the DAG at hand.
+
+    Args:
+        subject: Name of the subject's contract.
+        extractions: The operator that extracts each of its sources, by the source's name.
+    """
+    open_run = OpenRunOperator(task_id="open_run", subject=subject, full_refresh="{{ params.full_refresh }}")
+    with TaskGroup("extract", tooltip="One snapshot a table, streamed into immutable raw") as extract:
+        for source, operator in extractions.items():
+            operator(
+                task_id=source,
+                source=source,
+                run_id=RUN_ID,
+                tables="{{ params.tables }}",
+                full_refresh="{{ params.full_refresh }}",
+            )
+    check = CheckBatchOperator(task_id="check", subject=subject, run_id=RUN_ID)
+    transform = SparkJobOperator(task_id="transform", job="transform", subject=subject, run_id=RUN_ID)
+    with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:
+        LakeToPostgresOperator(
+            task_id="warehouse", subject=subject, run_id=RUN_ID
+        ) >> LakeToClickHouseOperator(task_id="clickhouse", subject=subject, run_id=RUN_ID)
+    close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown(setups=open_run)
+    open_run >> extract >> check >> transform >> publish >> close_run
