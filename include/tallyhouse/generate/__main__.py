@@ -1,0 +1,7 @@
+"""Entry point of ``python -m tallyhouse.generate``."""
+
+import sys
+
+from tallyhouse.generate.cli import main
+
+sys.exit(main())

@@ -1,0 +1,127 @@
+"""Connections to the stores, with each service's own account."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mysql.connector
+import psycopg
+from mysql.connector.abstracts import MySQLConnectionAbstract
+from mysql.connector.errors import Error as MySQLError
+
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.settings import Settings
+
+START_REMEDY = "Start the stack (make start) and see make status"
+
+
+@dataclass(frozen=True)
+class Store:
+    """One service's database.
+
+    Attributes:
+        name: of the service.
+        tables: parents before children.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+
+
+STORES = (
+    Store("catalog", ("categories", "products", "product_prices", "inventory")),
+    Store("orders", ("customers", "addresses", "orders", "order_items")),
+    Store("auth", ("roles", "users", "sessions")),
+    Store("payments", ("payment_methods", "payments", "refunds")),
+)
+"""The four MySQL stores in the order they are filled."""
+
+PANCAKES = Store("pancake", ("pancakes",))
+
+
+def place(settings: Settings, store: str) -> str:
+    """Database and address, for messages."""
+    if store == PANCAKES.name:
+        return f"{settings.pancake_db} at {settings.postgres_host}:{settings.postgres_port}"
+    values = settings.environment()
+    key = f"MYSQL_{store.upper()}"
+    return f"{values[f'{key}_DB']} at {values[f'{key}_HOST']}:{values[f'{key}_PORT']}"
+
+
+@contextmanager
+def mysql_store(settings: Settings, store: str) -> Iterator[MySQLConnectionAbstract]:
+    """A session on one of the four stores, in UTC and strict mode; closed at the end.
+
+    Args:
+        settings: where the stores are.
+        store: name of the service.
+
+    Raises:
+        TallyhouseError: the server cannot be reached, refuses the account, or an SQL statement failed.
+    """
+    values = settings.environment()
+    key = f"MYSQL_{store.upper()}"
+    where = place(settings, store)
+    try:
+        connection = mysql.connector.connect(
+            host=values[f"{key}_HOST"],
+            port=int(values[f"{key}_PORT"]),
+            user=values[f"{key}_USER"],
+            password=values[f"{key}_PASSWORD"],
+            database=values[f"{key}_DB"],
+            charset="utf8mb4",
+            collation="utf8mb4_unicode_520_ci",
+            time_zone="+00:00",
+            # Strict, so that nothing is cut or coerced in silence; and with backslash escapes.
+            sql_mode="STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,NO_ENGINE_SUBSTITUTION",
+            connection_timeout=10,
+            autocommit=False,
+            use_pure=True,
+        )
+    except MySQLError as error:
+        raise TallyhouseError(_said(error), where=where, remedy=START_REMEDY) from error
+    try:
+        yield connection  # type: ignore[misc]  # not a pooled one
+    except MySQLError as error:
+        remedy = "Are its tables those of sql/oltp (make clean, make start), and is the server up (make status)?"
+        raise TallyhouseError(_said(error), where=where, remedy=remedy) from error
+    finally:
+        # After a lost connection even closing fails, and would hide why.
+        with _quiet():
+            connection.close()
+
+
+@contextmanager
+def pancake_store(settings: Settings) -> Iterator[psycopg.Connection]:
+    """A session on the pancake shop, in UTC, committed at the end unless an error is raised.
+
+    Raises:
+        TallyhouseError: the server cannot be reached, refuses the account, or an SQL statement failed.
+    """
+    where = place(settings, PANCAKES.name)
+    try:
+        with psycopg.connect(
+            host=settings.postgres_host,
+            port=settings.postgres_port,
+            user=settings.pancake_user,
+            password=settings.pancake_password,
+            dbname=settings.pancake_db,
+            connect_timeout=10,
+            options="-c TimeZone=UTC",
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        raise TallyhouseError(_said(error), where=where, remedy=START_REMEDY) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    try:
+        yield
+    except MySQLError:
+        pass
+
+
+def _said(error: Exception) -> str:
+    """A driver's message in one line."""
+    return " ".join(str(error).split())
