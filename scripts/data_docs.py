@@ -11,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+
 from tallyhouse.settings import Settings, load_settings
 
 PREFIX = "data-docs/"

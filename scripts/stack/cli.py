@@ -8,12 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from rich.table import Table
-from tallyhouse.settings import SettingsError
 
 from scripts.stack import fetch, lifecycle
 from scripts.stack.context import Stack, StackError, console
 from scripts.stack.services import services
 from scripts.stack.supervise import Supervisor
+from tallyhouse.settings import SettingsError
 
 
 def setup(stack: Stack, _: argparse.Namespace) -> int:
@@ -72,7 +72,7 @@ def stop(stack: Stack, _: argparse.Namespace) -> int:
 def status(stack: Stack, _: argparse.Namespace) -> int:
     """Print what runs; 0 if everything does, 3 if not."""
     states = Supervisor(stack).states()
-    table = Table("service", "state", "port", "pid", "memory", "up", "where", box=None, header_style="bold")
+    table = Table("service", "state", "port", "pid", "memory", "up", box=None, header_style="bold")
     whole = True
     for service in services(stack):
         row = states.get(service.name, {})
@@ -87,7 +87,6 @@ def status(stack: Stack, _: argparse.Namespace) -> int:
             str(pid or ""),
             f"{memory(pid) / 2**20:.0f} MB" if pid else "",
             up,
-            service.url,
         )
     console.print(table)
     return 0 if whole else 3

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+
 from tallyhouse.settings import ROOT, Settings, load_settings
 
 console = Console(highlight=False)

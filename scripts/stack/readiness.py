@@ -6,6 +6,7 @@ from pathlib import Path
 import mysql.connector
 import psycopg
 import requests
+
 from tallyhouse.settings import Settings
 
 
