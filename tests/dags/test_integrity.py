@@ -1,0 +1,105 @@
+"""Rules of the DAG collection. Every message says how to mend what it found."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.models.dag import DAG
+
+from tallyhouse.contracts import load_subject
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DAGS = REPOSITORY / "dags"
+PATHS = (REPOSITORY / "include", REPOSITORY / "plugins", REPOSITORY)
+PARSE_SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def bag() -> DagBag:
+    return DagBag(DAGS)
+
+
+def dags(bag: DagBag) -> list[DAG]:
+    return list(bag.dags.values())
+
+
+def test_the_folder_holds_exactly_these_dags(bag: DagBag) -> None:
+    assert sorted(bag.dags) == ["monitor_pipelines", "pancake_nightly", "techmarket_nightly"]
+
+
+def test_every_dag_can_be_imported(bag: DagBag) -> None:
+    assert bag.import_errors == {}
+
+
+def test_the_folder_parses_fast_and_without_any_server() -> None:
+    # A fresh process whose every connection attempt fails: parsing may not touch a server.
+    code = (
+        "import socket, sys\n"
+        "def refuse(*args, **kwargs): raise RuntimeError('a DAG file opened a connection')\n"
+        "import airflow.settings\n"
+        "socket.socket.connect = refuse; socket.create_connection = refuse\n"
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(DAGS)!r})\n"
+        "sys.exit(str(bag.import_errors) if bag.import_errors else 0)\n"
+    )
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS))},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert time.monotonic() - start < PARSE_SECONDS * 3, "the folder takes too long to parse: import less"
+
+
+def test_every_dag_explains_itself(bag: DagBag) -> None:
+    for dag in dags(bag):
+        assert dag.doc_md, f"{dag.dag_id}: give the file a docstring and pass doc_md=__doc__"
+        assert "re-run" in dag.doc_md, f"{dag.dag_id}: say in the docstring what a re-run does"
+        assert dag.description, f"{dag.dag_id}: give it a description"
+        assert dag.tags, f"{dag.dag_id}: give it tags"
+
+
+def test_every_dag_says_how_often_how_many_and_how_long(bag: DagBag) -> None:
+    for dag in dags(bag):
+        assert dag.catchup is False, f"{dag.dag_id}: pass catchup=False; the window comes from the watermark"
+        assert dag.max_active_runs == 1, f"{dag.dag_id}: pass max_active_runs=1"
+        assert dag.dagrun_timeout, f"{dag.dag_id}: pass dagrun_timeout"
+        for task in dag.tasks:
+            assert task.execution_timeout, (
+                f"{dag.dag_id}.{task.task_id}: set execution_timeout in default_args"
+            )
+            assert task.retries >= 1, f"{dag.dag_id}.{task.task_id}: set retries in default_args"
+            assert task.owner != "airflow", f"{dag.dag_id}.{task.task_id}: set owner in default_args"
+
+
+def test_params_are_typed_and_described(bag: DagBag) -> None:
+    for dag in dags(bag):
+        for name, param in dag.params.items():
+            schema = dag.params.get_param(name).schema
+            assert schema.get("type"), f"{dag.dag_id}: give param {name} a type ({param!r})"
+            assert schema.get("description") or dag.params.get_param(name).description, (
+                f"{dag.dag_id}: describe param {name}; the web form shows it"
+            )
+
+
+@pytest.mark.parametrize("subject", ["techmarket", "pancake"])
+def test_the_form_offers_the_tables_of_the_contract(bag: DagBag, subject: str) -> None:
+    schema = bag.dags[f"{subject}_nightly"].params.get_param("tables").schema
+    contract = [table.name for table in load_subject(subject).tables]
+    assert schema["items"]["enum"] == contract, f"list the tables of {subject} in its DAG file as contracted"
+
+
+def test_a_dag_file_is_wiring() -> None:
+    for path in DAGS.rglob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 100, f"{path.name}: move what is not wiring into plugins/ or include/"
+        for line in lines:
+            assert "Variable.get" not in line, f"{path.name}: read variables in the task, not at parse time"
