@@ -134,12 +134,12 @@ def stop(stack: Stack) -> bool:
     states = supervisor.states()
     if not states:
         return False
-    # Airflow before its database, so that nothing dies with a traceback.
-    airflow = [
-        name for name, row in states.items() if name.startswith("airflow-") and row["statename"] in RUNNING
-    ]
-    with ThreadPoolExecutor(max(len(airflow), 1)) as pool:
-        list(pool.map(supervisor.stop, airflow))
+    up = [name for name, row in states.items() if row["statename"] in RUNNING]
+    # Airflow before its database, so that nothing dies with a traceback; each round all at once.
+    airflow = [name for name in up if name.startswith("airflow-")]
+    for together in (airflow, [name for name in up if name not in airflow]):
+        with ThreadPoolExecutor(max(len(together), 1)) as pool:
+            list(pool.map(supervisor.stop, together))
     supervisor.shutdown()
     return True
 
