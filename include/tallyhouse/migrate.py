@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import clickhouse_connect.cc_sqlalchemy.alembic  # noqa: F401 - makes its dialect known to Alembic
 import sqlparse
 from alembic import command, context, op
 from alembic.config import Config
