@@ -1,0 +1,153 @@
+"""Raw to accepted: typed, de-duplicated by key, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from spark_jobs.typed import BAD, refuse_bad_values, typed
+from tallyhouse.contracts import Kind, TableContract
+
+_RANK = "_rank"
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What became of a raw batch, for the ledger.
+
+    Attributes:
+        raw: Rows in raw.
+        accepted: Rows that are the newest of their key.
+        superseded: Older duplicates of a key.
+        bad: Values that their type cannot hold, by column.
+        control_totals: By column, the sums over raw, accepted and superseded rows, as exact text.
+    """
+
+    raw: int = 0
+    accepted: int = 0
+    superseded: int = 0
+    bad: dict[str, int] = field(default_factory=dict)
+    control_totals: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, contract: TableContract) -> TableReport:
+        """The report of a window without rows."""
+        zeros = dict.fromkeys(("raw", "accepted", "superseded"), "0")
+        return cls(control_totals={name: dict(zeros) for name in contract.control_totals})
+
+
+def rank(rows: DataFrame, contract: TableContract) -> DataFrame:
+    """Numbers the rows of each key, from 1, the newest first.
+
+    The newest has the greatest cursor; between equals a hash over the whole row decides, so that the
+    same rows give the same answer in whatever order they come.
+
+    Args:
+        rows: Typed rows, `_bad` included or not.
+        contract: The table.
+
+    Returns:
+        The rows with `_rank`.
+    """
+    newest: list[Column] = [F.col(contract.cursor).desc_nulls_last()] if contract.cursor else []
+    newest.append(F.xxhash64(*contract.column_names).desc())
+    return rows.withColumn(_RANK, F.row_number().over(Window.partitionBy(*contract.key).orderBy(*newest)))
+
+
+def newest(rows: DataFrame, contract: TableContract) -> DataFrame:
+    """The newest row of each key.
+
+    Args:
+        rows: Typed rows.
+        contract: The table.
+
+    Returns:
+        Its columns, one row a key.
+    """
+    return rank(rows, contract).where(F.col(_RANK) == 1).select(*contract.column_names)
+
+
+def accept(
+    raw: DataFrame, contract: TableContract, *, run_id: str, snapshot_at: datetime, target: str
+) -> TableReport:
+    """Writes a raw batch's accepted rows.
+
+    Args:
+        raw: The batch as the wire carried it.
+        contract: The table.
+        run_id: The run, kept in `_run`.
+        snapshot_at: When the source was read, kept in `_snapshot`.
+        target: URI of the folder; replaced where it exists.
+
+    Returns:
+        What became of each row.
+
+    Raises:
+        TallyhouseError: The batch holds a value that its type cannot hold; nothing was written.
+    """
+    ranked = rank(typed(raw, contract), contract).persist()
+    try:
+        report, bad_rows = _count(ranked, contract)
+        if bad_rows:
+            refuse_bad_values(raw, contract, run_id)
+        accepted = ranked.where(F.col(_RANK) == 1).select(
+            *contract.column_names,
+            F.lit(snapshot_at).cast("timestamp").alias("_snapshot"),
+            F.lit(run_id).alias("_run"),
+        )
+        accepted.write.mode("overwrite").parquet(target)
+    finally:
+        ranked.unpersist()
+    return report
+
+
+def _count(ranked: DataFrame, contract: TableContract) -> tuple[TableReport, int]:
+    """One pass over the batch: rows, bad rows, and each control total on both sides of the split."""
+    is_newest = F.col(_RANK) == 1
+    sums = []
+    for name in contract.control_totals:
+        value = F.col(name)
+        if contract.column(name).type.kind is not Kind.DECIMAL:
+            value = value.cast("decimal(20,0)")
+        sums += [
+            F.sum(value).alias(f"{name}_raw"),
+            F.sum(F.when(is_newest, value)).alias(f"{name}_accepted"),
+            F.sum(F.when(~is_newest, value)).alias(f"{name}_superseded"),
+        ]
+    row = ranked.agg(
+        F.count(F.lit(1)).alias("_raw"),
+        F.count_if(is_newest).alias("_accepted"),
+        F.count_if(F.col(BAD)).alias("_bad_rows"),
+        *sums,
+    ).first()
+    assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row
+    report = TableReport(
+        raw=row["_raw"],
+        accepted=row["_accepted"],
+        superseded=row["_raw"] - row["_accepted"],
+        control_totals={
+            name: {side: _exact(row[f"{name}_{side}"]) for side in ("raw", "accepted", "superseded")}
+            for name in contract.control_totals
+        },
+    )
+    return report, row["_bad_rows"]
+
+
+def _exact(total: Decimal | None) -> str:
+    return "0" if total is None else f"{total:f}"
+
+
+def schema_of(contract: TableContract) -> str:
+    """The Spark schema of a table's accepted rows, as DDL."""
+    columns = [f"`{column.name}` {column.type.spark}" for column in contract.columns]
+    return ", ".join([*columns, "_snapshot timestamp", "_run string"])
+
+
+def as_json(report: TableReport) -> dict[str, Any]:
+    """The report as it stands in `transform.json`."""
+    return dict(vars(report))

@@ -1,0 +1,90 @@
+"""The lake as a job sees it: small objects by `tallyhouse.lake`, Parquet by Spark, one base for both."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tallyhouse.contracts import TableContract
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.lake import Lake, Manifest, find_manifests
+
+
+@dataclass(frozen=True)
+class JobLake:
+    """Objects below a base URI.
+
+    Attributes:
+        lake: For listing, and for objects that are not Spark's.
+        base: `s3a://<bucket>`, or `file:///<folder>` in tests.
+    """
+
+    lake: Lake
+    base: str
+
+    @classmethod
+    def from_environment(cls) -> JobLake:
+        """The folder of `LAKE_BASE`, or else the bucket of the `LAKE_*` variables.
+
+        Raises:
+            TallyhouseError: A variable is missing, or the lake cannot be reached.
+        """
+        base = os.environ.get("LAKE_BASE", "")
+        if base.startswith("file:"):
+            return cls(Lake.local(urlsplit(base).path.rstrip("/")), base.rstrip("/"))
+        names = ("LAKE_ENDPOINT", "LAKE_ACCESS_KEY", "LAKE_SECRET_KEY", "LAKE_BUCKET")
+        if missing := [name for name in names if not os.environ.get(name)]:
+            raise TallyhouseError(
+                f"{', '.join(missing)} not set",
+                where="environment of the Spark job",
+                remedy="Pass the lake's address and account in the job's environment.",
+            )
+        lake = Lake.s3(
+            os.environ["LAKE_BUCKET"],
+            endpoint=os.environ["LAKE_ENDPOINT"],
+            access_key=os.environ["LAKE_ACCESS_KEY"],
+            secret_key=os.environ["LAKE_SECRET_KEY"],
+            region=os.environ.get("LAKE_REGION", "us-east-1"),
+        )
+        lake.check("Spark job")
+        return cls(lake, f"s3a://{lake.root}")
+
+    def uri(self, key: str) -> str:
+        """The URI that Spark reads or writes."""
+        return f"{self.base}/{key}"
+
+    def parquet_rows(self, folder: str) -> int:
+        """Rows of the Parquet files in a folder, by their footers in the store."""
+        keys = [key for key in self.lake.keys(folder) if key.endswith(".parquet")]
+        return sum(self.lake.row_count(key) for key in keys)
+
+    def batches(self, tables: tuple[TableContract, ...], run_id: str) -> dict[str, Manifest]:
+        """The committed raw batches of a run, by the table's qualified name.
+
+        Raises:
+            TallyhouseError: The run has none, or one was taken under other columns than the contract's.
+        """
+        found = {f"{m.source}.{m.table}": m for m in find_manifests(self.lake, run_id, tables)}
+        if not found:
+            raise TallyhouseError(
+                f"no raw batch has a _manifest.json below {self.uri('raw')}",
+                where=f"run {run_id}",
+                remedy="Run the extraction first; a batch without its manifest does not exist.",
+            )
+        for table in tables:
+            if table.qualified_name in found:
+                _check_columns(found[table.qualified_name], table)
+        return found
+
+
+def _check_columns(manifest: Manifest, table: TableContract) -> None:
+    columns = {column["name"] for column in manifest.columns}
+    missing = sorted(set(table.column_names) - columns)
+    extra = sorted(columns - set(table.column_names))
+    if missing or extra:
+        raise TallyhouseError(
+            f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",
+            where=f"{table.qualified_name}, run {manifest.run_id}",
+            remedy="Extract the table again under the contract of now.",
+        )

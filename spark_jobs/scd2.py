@@ -1,0 +1,115 @@
+"""Slowly changing dimensions, type 2: versions with validity intervals, and facts that point at them."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from spark_jobs.models.common import or_unknown, surrogate_key
+
+OPEN_PAST = "1900-01-01 00:00:00"
+OPEN_FUTURE = "2299-12-31 00:00:00"
+"""The bounds of time, UTC: what ClickHouse's DateTime64 can hold."""
+
+ADDED = "_added"
+"""Whether `versions` found the version new; dropped when the model takes its final shape."""
+
+
+def versions(
+    current: DataFrame, existing: DataFrame | None, *, natural_key: str, surrogate: str, source: str
+) -> DataFrame:
+    """All versions of the members in `current`, their intervals worked out again.
+
+    Versions are told apart by (natural key, `version_at`): the same state seen twice is one version.
+    The first one is open to the past, each ends where the next begins, the last is open to the future.
+
+    Args:
+        current: One row a member: its attributes and `version_at` (UTC).
+        existing: The versions that the warehouse has of them, with the same columns; None for none.
+        natural_key: The member's key in the source.
+        surrogate: Name of the surrogate key's column.
+        source: What goes into the surrogate key, such as `orders.customers`.
+
+    Returns:
+        `current`'s columns and surrogate key, `valid_from`, `valid_to`, `is_current`, `_added`.
+    """
+    attributes = current.columns
+    by_member = Window.partitionBy(natural_key).orderBy("version_at")
+    if existing is None:
+        rows = current.withColumn(ADDED, F.lit(True))
+        previous, following = F.lit(None), F.lit(None).cast("timestamp")
+    else:
+        both = current.withColumn("_new", F.lit(1)).unionByName(
+            existing.select(*attributes).withColumn("_new", F.lit(0))
+        )
+        # Of one version seen on both sides, the older side comes first and gives way.
+        seen = Window.partitionBy(natural_key).orderBy("version_at", "_new")
+        rows = (
+            both.withColumn("_next", F.lead("version_at").over(seen))
+            .withColumn("_previous", F.lag("version_at").over(seen))
+            .where("_next IS NULL OR _next <> version_at")
+            .withColumn(ADDED, F.expr("_new = 1 AND (_previous IS NULL OR _previous <> version_at)"))
+            .select(*attributes, ADDED)
+        )
+        previous, following = (F.lag("version_at").over(by_member), F.lead("version_at").over(by_member))
+    return (
+        rows.withColumn("_previous", previous)
+        .withColumn("_following", following)
+        .select(
+            surrogate_key(source, F.col(natural_key), F.col("version_at")).alias(surrogate),
+            *attributes,
+            F.when(F.col("_previous").isNull(), _instant(OPEN_PAST))
+            .otherwise(F.col("version_at"))
+            .alias("valid_from"),
+            F.coalesce(F.col("_following"), _instant(OPEN_FUTURE)).alias("valid_to"),
+            F.col("_following").isNull().alias("is_current"),
+            ADDED,
+        )
+    )
+
+
+def changed_since(rows: DataFrame, natural_key: str) -> DataFrame:
+    """From when on facts of a member may point at another version than they did.
+
+    Args:
+        rows: What `versions` returned.
+        natural_key: The member's key in the source.
+
+    Returns:
+        `id` and `since` (UTC), of the members that have a version that is new. A member that is new
+        itself has `since` in the open past: facts that named it were unknown.
+    """
+    return rows.where(ADDED).groupBy(F.col(natural_key).alias("id")).agg(F.min("valid_from").alias("since"))
+
+
+def assign(
+    facts: DataFrame, members: DataFrame, *, natural_key: str, at: str, take: dict[str, str]
+) -> DataFrame:
+    """Points each fact at the version that was valid when it happened.
+
+    Args:
+        facts: With the member's natural key and the event's time.
+        members: All versions of the members that the facts name.
+        natural_key: The key's column on both sides.
+        at: The event's time (UTC) among the facts.
+        take: Surrogate keys to take, by the column of `members`, under the name among the facts.
+
+    Returns:
+        The facts, none dropped and none doubled, with the columns of `take`; the unknown member where
+        there is no version.
+    """
+    lookup = members.select(
+        F.col(natural_key).alias("_natural"),
+        F.col("valid_from").alias("_from"),
+        F.col("valid_to").alias("_to"),
+        *(F.col(column).alias(f"_take_{name}") for column, name in take.items()),
+    )
+    event = F.col(at)
+    matches = (F.col(natural_key) == F.col("_natural")) & (event >= F.col("_from")) & (event < F.col("_to"))
+    joined = facts.join(lookup, matches, "left")
+    taken: list[Column] = [or_unknown(F.col(f"_take_{name}")).alias(name) for name in take.values()]
+    return joined.select(*facts.columns, *taken)
+
+
+def _instant(text: str) -> Column:
+    return F.lit(text).cast("timestamp")

@@ -1,0 +1,35 @@
+-- Closes tonight's keys over the joins of the dimensions: the customers that a changed account or
+-- address belonged to before, the product that a changed price belonged to before, and the products
+-- that waited for a category that is new.
+INSERT INTO {{ keys }} (kind, id)
+SELECT
+    'customer',
+    u.customer_id
+FROM ods.users AS u
+WHERE
+    u.id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'user')
+    AND u.customer_id IS NOT NULL
+UNION ALL
+SELECT
+    'customer',
+    a.customer_id
+FROM ods.addresses AS a
+WHERE a.id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'address')
+UNION ALL
+SELECT
+    'product',
+    pp.product_id
+FROM ods.product_prices AS pp
+WHERE pp.id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'price')
+UNION ALL
+SELECT
+    'product',
+    p.id
+FROM ods.products AS p
+WHERE
+    p.category_id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'category')
+    AND NOT EXISTS (
+        SELECT 1
+        FROM ods.categories AS c
+        WHERE c.id = p.category_id
+    )

@@ -1,0 +1,1 @@
+"""What each subject's transform builds, and in which order."""

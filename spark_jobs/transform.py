@@ -1,0 +1,89 @@
+"""Turns a run's raw batches into accepted rows, and those into increments of the star schema.
+
+    spark-submit spark_jobs/transform.py --subject techmarket --run-id techmarket-20261121T104208-3f2a
+
+Reads `raw/` by the manifests of the run, and of `ods` and `dwh` the rows that the run touches. Writes
+`accepted/`, `increment/` and, last, `report/<subject>/run=<run_id>/transform.json`, without which
+nobody reads the rest. A second call replaces what the first one wrote with the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from importlib import import_module
+
+from pyspark.sql import SparkSession
+
+from spark_jobs.accepted import TableReport, accept, as_json
+from spark_jobs.job_lake import JobLake
+from spark_jobs.main import run_job
+from spark_jobs.night import Night, in_parallel
+from spark_jobs.session import build_session
+from spark_jobs.typed import BadValuesError
+from tallyhouse.contracts import load_subject
+
+log = logging.getLogger("transform")
+
+
+def transform(subject_name: str, run_id: str) -> None:
+    """Runs the transform of one run.
+
+    Args:
+        subject_name: Such as `techmarket`.
+        run_id: The run whose raw batches are committed.
+
+    Raises:
+        TallyhouseError: A batch is missing or breaks its contract, or a server cannot be reached.
+    """
+    started = time.monotonic()
+    subject = load_subject(subject_name)
+    lake = JobLake.from_environment()
+    batches = lake.batches(subject.tables, run_id)
+    report_key = f"report/{subject.name}/run={run_id}/transform.json"
+
+    spark: SparkSession | None = None
+    tables = {}
+    models = dict.fromkeys(subject.models, 0)
+    if any(batch.rows for batch in batches.values()):
+        spark = build_session(f"transform {run_id}")
+        log.info("session after %.1f s", time.monotonic() - started)
+
+    def one(name: str) -> TableReport | BadValuesError:
+        batch = batches[name]
+        contract = next(table for table in subject.tables if table.qualified_name == name)
+        if not batch.rows or spark is None:
+            return TableReport.empty(contract)
+        raw = spark.read.parquet(*(lake.uri(part.key) for part in batch.parts))
+        try:
+            return accept(
+                raw,
+                contract,
+                run_id=run_id,
+                snapshot_at=batch.snapshot_at,
+                target=lake.uri(f"accepted/{contract.source}/{contract.name}/run={run_id}"),
+            )
+        except BadValuesError as error:
+            return error
+
+    results = dict(zip(batches, in_parallel(one, batches), strict=True))
+    refused = [result for result in results.values() if isinstance(result, BadValuesError)]
+    if refused:
+        for error in refused[1:]:
+            log.error("%s", error)
+        raise refused[0]
+    tables = {name: as_json(result) for name, result in results.items() if isinstance(result, TableReport)}
+    log.info("accepted %d tables after %.1f s", len(tables), time.monotonic() - started)
+
+    if spark is not None:
+        rows = {name.partition(".")[2]: table["accepted"] for name, table in tables.items()}
+        night = Night(spark, lake, subject, run_id, rows)
+        import_module(f"spark_jobs.subjects.{subject.name}").build(night)
+        models |= night.written
+        log.info("wrote %d models after %.1f s", len(night.written), time.monotonic() - started)
+    lake.lake.write_json(report_key, {"tables": tables, "models": models})
+    log.info("%s: %s", lake.uri(report_key), ", ".join(f"{name} {rows}" for name, rows in models.items()))
+
+
+if __name__ == "__main__":
+    run_job(transform)

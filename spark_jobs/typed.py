@@ -1,0 +1,134 @@
+"""Raw to typed: the wire's text becomes the contract's types, and what a type cannot hold is counted."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from tallyhouse.contracts import Column as ContractColumn
+from tallyhouse.contracts import Kind, TableContract
+from tallyhouse.errors import TallyhouseError
+
+BAD = "_bad"
+"""Added by `typed`: whether the row holds a value that its type cannot hold."""
+
+# The forms in which the wire carries values. Spark's casts take more than that (`2026`, ` 1 `, `1e3`)
+# and round or cut what does not fit, so the form is checked as well.
+_DATE = r"^(?!0000)\d{4}-\d{2}-\d{2}$"
+_TIMESTAMP = r"^(?!0000)\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?$"
+_TEXT = (Kind.CHAR, Kind.VARCHAR, Kind.TEXT, Kind.JSON)
+
+
+def typed(raw: DataFrame, contract: TableContract) -> DataFrame:
+    """Types a raw batch.
+
+    Args:
+        raw: The contract's columns as the wire carries them: decimals, dates and times (UTC) as text,
+            booleans as 0 and 1.
+        contract: The table.
+
+    Returns:
+        The contract's columns in their Spark types, and `_bad`. A value that its type cannot hold is
+        NULL, or for text as it was.
+
+    Raises:
+        TallyhouseError: A column of the contract is missing.
+    """
+    if missing := [name for name in contract.column_names if name not in raw.columns]:
+        raise TallyhouseError(
+            f"raw has no column {', '.join(missing)}",
+            where=contract.qualified_name,
+            remedy="Extract it again under the contract of now.",
+        )
+    wire = dict(raw.dtypes)
+    return raw.select(
+        *(_value(column, wire[column.name]).alias(column.name) for column in contract.columns),
+        reduce(or_, (is_bad(column, wire[column.name]) for column in contract.columns)).alias(BAD),
+    )
+
+
+def is_bad(column: ContractColumn, wire_type: str) -> Column:
+    """Whether the wire has a value of this column that its type cannot hold; never NULL.
+
+    Args:
+        column: Of the contract.
+        wire_type: The raw column's Spark type.
+    """
+    wire = F.col(column.name)
+    if column.type.kind in _TEXT:
+        # PostgreSQL's text cannot hold a NUL character.
+        refused = F.contains(wire, F.lit("\0"))
+        if column.type.length is not None:
+            refused |= F.char_length(wire) > column.type.length
+        return F.coalesce(refused, F.lit(False))
+    return wire.isNotNull() & _value(column, wire_type).isNull()
+
+
+def _value(column: ContractColumn, wire_type: str) -> Column:
+    wire = F.col(column.name)
+    kind = column.type.kind
+    if kind in _TEXT:
+        return wire
+    cast = wire.try_cast(column.type.spark)
+    if kind is Kind.BOOLEAN:
+        return F.when(wire.try_cast("int").isin(0, 1), cast)
+    if wire_type != "string":
+        return cast
+    match kind:
+        case Kind.DATE:
+            return F.when(wire.rlike(_DATE), cast)
+        case Kind.TIMESTAMP:
+            return F.when(wire.rlike(_TIMESTAMP), cast)
+        case Kind.DECIMAL:
+            return F.when(wire.rlike(rf"^-?\d+(\.\d{{0,{column.type.scale}}}0*)?$"), cast)
+        case _:
+            return cast
+
+
+def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> dict[str, int]:
+    """Counts bad values by column and raises the error that names them.
+
+    Read only when a batch is known to hold some; one more pass over it.
+
+    Raises:
+        TallyhouseError: Always, by the policy `error`.
+    """
+    wire = dict(raw.dtypes)
+    key_text = F.concat_ws("/", *(F.col(name).cast("string") for name in contract.key))
+    aggregates = []
+    for column in contract.columns:
+        bad = is_bad(column, wire[column.name])
+        aggregates += [
+            F.count_if(bad).alias(column.name),
+            F.min(
+                F.when(bad, F.struct(key_text.alias("key"), F.col(column.name).cast("string").alias("v")))
+            ).alias(f"{column.name}_sample"),
+        ]
+    found = raw.agg(*aggregates).first()
+    assert found is not None  # noqa: S101 - an aggregate without GROUP BY has one row
+    counts = {name: found[name] for name in contract.column_names if found[name]}
+    samples = [
+        f"{count} in {name} (such as {found[f'{name}_sample']['v']!r} of key {found[f'{name}_sample']['key']})"
+        for name, count in counts.items()
+    ]
+    raise BadValuesError(
+        f"values that their type cannot hold: {', '.join(samples)}",
+        where=f"{contract.qualified_name}, run {run_id}",
+        remedy="Mend them in the source, or change the column's type in its DBML, and run again.",
+        counts=counts,
+    )
+
+
+class BadValuesError(TallyhouseError):
+    """A batch holds values that their types cannot hold.
+
+    Attributes:
+        counts: How many, by column.
+    """
+
+    def __init__(self, what: str, *, where: str, remedy: str, counts: dict[str, int]) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.counts = counts
