@@ -35,25 +35,24 @@ ON CONFLICT (category_key) DO UPDATE
         path = excluded.path,
         root_name = excluded.root_name,
         is_active = excluded.is_active
-    WHERE
-        row(
-            target.category_id,
-            target.parent_category_id,
-            target.name,
-            target.name_uk,
-            target.slug,
-            target.level,
-            target.path,
-            target.root_name,
-            target.is_active
-        ) IS DISTINCT FROM row(
-            excluded.category_id,
-            excluded.parent_category_id,
-            excluded.name,
-            excluded.name_uk,
-            excluded.slug,
-            excluded.level,
-            excluded.path,
-            excluded.root_name,
-            excluded.is_active
-        )
+    WHERE row(
+        target.category_id,
+        target.parent_category_id,
+        target.name,
+        target.name_uk,
+        target.slug,
+        target.level,
+        target.path,
+        target.root_name,
+        target.is_active
+    ) IS DISTINCT FROM row(
+        excluded.category_id,
+        excluded.parent_category_id,
+        excluded.name,
+        excluded.name_uk,
+        excluded.slug,
+        excluded.level,
+        excluded.path,
+        excluded.root_name,
+        excluded.is_active
+    )

@@ -20,15 +20,14 @@ ON CONFLICT (pancake_key) DO UPDATE
         name = excluded.name,
         syrup_type = excluded.syrup_type,
         is_buttery = excluded.is_buttery
-    WHERE
-        row(
-            target.pancake_id,
-            target.name,
-            target.syrup_type,
-            target.is_buttery
-        ) IS DISTINCT FROM row(
-            excluded.pancake_id,
-            excluded.name,
-            excluded.syrup_type,
-            excluded.is_buttery
-        )
+    WHERE row(
+        target.pancake_id,
+        target.name,
+        target.syrup_type,
+        target.is_buttery
+    ) IS DISTINCT FROM row(
+        excluded.pancake_id,
+        excluded.name,
+        excluded.syrup_type,
+        excluded.is_buttery
+    )

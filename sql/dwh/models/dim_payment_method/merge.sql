@@ -26,19 +26,18 @@ ON CONFLICT (payment_method_key) DO UPDATE
         provider = excluded.provider,
         is_online = excluded.is_online,
         is_active = excluded.is_active
-    WHERE
-        row(
-            target.method_id,
-            target.code,
-            target.name,
-            target.provider,
-            target.is_online,
-            target.is_active
-        ) IS DISTINCT FROM row(
-            excluded.method_id,
-            excluded.code,
-            excluded.name,
-            excluded.provider,
-            excluded.is_online,
-            excluded.is_active
-        )
+    WHERE row(
+        target.method_id,
+        target.code,
+        target.name,
+        target.provider,
+        target.is_online,
+        target.is_active
+    ) IS DISTINCT FROM row(
+        excluded.method_id,
+        excluded.code,
+        excluded.name,
+        excluded.provider,
+        excluded.is_online,
+        excluded.is_active
+    )

@@ -51,35 +51,34 @@ ON CONFLICT (product_key) DO UPDATE
         valid_from = excluded.valid_from,
         valid_to = excluded.valid_to,
         is_current = excluded.is_current
-    WHERE
-        row(
-            target.product_id,
-            target.sku,
-            target.name,
-            target.brand,
-            target.category_id,
-            target.category_key,
-            target.list_price,
-            target.list_currency,
-            target.is_active,
-            target.launched_on,
-            target.version_at,
-            target.valid_from,
-            target.valid_to,
-            target.is_current
-        ) IS DISTINCT FROM row(
-            excluded.product_id,
-            excluded.sku,
-            excluded.name,
-            excluded.brand,
-            excluded.category_id,
-            excluded.category_key,
-            excluded.list_price,
-            excluded.list_currency,
-            excluded.is_active,
-            excluded.launched_on,
-            excluded.version_at,
-            excluded.valid_from,
-            excluded.valid_to,
-            excluded.is_current
-        )
+    WHERE row(
+        target.product_id,
+        target.sku,
+        target.name,
+        target.brand,
+        target.category_id,
+        target.category_key,
+        target.list_price,
+        target.list_currency,
+        target.is_active,
+        target.launched_on,
+        target.version_at,
+        target.valid_from,
+        target.valid_to,
+        target.is_current
+    ) IS DISTINCT FROM row(
+        excluded.product_id,
+        excluded.sku,
+        excluded.name,
+        excluded.brand,
+        excluded.category_id,
+        excluded.category_key,
+        excluded.list_price,
+        excluded.list_currency,
+        excluded.is_active,
+        excluded.launched_on,
+        excluded.version_at,
+        excluded.valid_from,
+        excluded.valid_to,
+        excluded.is_current
+    )

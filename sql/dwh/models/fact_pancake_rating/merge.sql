@@ -29,21 +29,20 @@ ON CONFLICT (pancake_id) DO UPDATE
         fluffiness_level = excluded.fluffiness_level,
         magical_factor = excluded.magical_factor,
         taste_notes = excluded.taste_notes
-    WHERE
-        row(
-            target.pancake_key,
-            target.date_key,
-            target.business_date,
-            target.created_at,
-            target.fluffiness_level,
-            target.magical_factor,
-            target.taste_notes
-        ) IS DISTINCT FROM row(
-            excluded.pancake_key,
-            excluded.date_key,
-            excluded.business_date,
-            excluded.created_at,
-            excluded.fluffiness_level,
-            excluded.magical_factor,
-            excluded.taste_notes
-        )
+    WHERE row(
+        target.pancake_key,
+        target.date_key,
+        target.business_date,
+        target.created_at,
+        target.fluffiness_level,
+        target.magical_factor,
+        target.taste_notes
+    ) IS DISTINCT FROM row(
+        excluded.pancake_key,
+        excluded.date_key,
+        excluded.business_date,
+        excluded.created_at,
+        excluded.fluffiness_level,
+        excluded.magical_factor,
+        excluded.taste_notes
+    )

@@ -41,29 +41,28 @@ ON CONFLICT (payment_id) DO UPDATE
         failure_reason = excluded.failure_reason,
         amount = excluded.amount,
         currency = excluded.currency
-    WHERE
-        row(
-            target.order_id,
-            target.customer_key,
-            target.payment_method_key,
-            target.date_key,
-            target.business_date,
-            target.attempted_at,
-            target.settled_at,
-            target.status,
-            target.failure_reason,
-            target.amount,
-            target.currency
-        ) IS DISTINCT FROM row(
-            excluded.order_id,
-            excluded.customer_key,
-            excluded.payment_method_key,
-            excluded.date_key,
-            excluded.business_date,
-            excluded.attempted_at,
-            excluded.settled_at,
-            excluded.status,
-            excluded.failure_reason,
-            excluded.amount,
-            excluded.currency
-        )
+    WHERE row(
+        target.order_id,
+        target.customer_key,
+        target.payment_method_key,
+        target.date_key,
+        target.business_date,
+        target.attempted_at,
+        target.settled_at,
+        target.status,
+        target.failure_reason,
+        target.amount,
+        target.currency
+    ) IS DISTINCT FROM row(
+        excluded.order_id,
+        excluded.customer_key,
+        excluded.payment_method_key,
+        excluded.date_key,
+        excluded.business_date,
+        excluded.attempted_at,
+        excluded.settled_at,
+        excluded.status,
+        excluded.failure_reason,
+        excluded.amount,
+        excluded.currency
+    )

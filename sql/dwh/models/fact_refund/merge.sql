@@ -38,27 +38,26 @@ ON CONFLICT (refund_id) DO UPDATE
         amount = excluded.amount,
         currency = excluded.currency,
         reason = excluded.reason
-    WHERE
-        row(
-            target.payment_id,
-            target.order_id,
-            target.customer_key,
-            target.payment_method_key,
-            target.date_key,
-            target.business_date,
-            target.refunded_at,
-            target.amount,
-            target.currency,
-            target.reason
-        ) IS DISTINCT FROM row(
-            excluded.payment_id,
-            excluded.order_id,
-            excluded.customer_key,
-            excluded.payment_method_key,
-            excluded.date_key,
-            excluded.business_date,
-            excluded.refunded_at,
-            excluded.amount,
-            excluded.currency,
-            excluded.reason
-        )
+    WHERE row(
+        target.payment_id,
+        target.order_id,
+        target.customer_key,
+        target.payment_method_key,
+        target.date_key,
+        target.business_date,
+        target.refunded_at,
+        target.amount,
+        target.currency,
+        target.reason
+    ) IS DISTINCT FROM row(
+        excluded.payment_id,
+        excluded.order_id,
+        excluded.customer_key,
+        excluded.payment_method_key,
+        excluded.date_key,
+        excluded.business_date,
+        excluded.refunded_at,
+        excluded.amount,
+        excluded.currency,
+        excluded.reason
+    )
