@@ -27,4 +27,5 @@ def run_job(job: Callable[[str, str], None]) -> None:
         job(arguments.subject, arguments.run_id)
     except TallyhouseError as error:
         sys.stdout.flush()
-        sys.exit(str(error))
+        # The operator looks for this word among the last lines of the log.
+        sys.exit(f"TALLYHOUSE: {error}")

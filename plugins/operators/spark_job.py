@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +67,6 @@ class SparkJobOperator(SparkSubmitOperator):
             find_connection(self.spark_conn_id, f"subject {self.subject} in run {self.run_id}")
             self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
             self.application_args = ["--subject", self.subject, "--run-id", self.run_id]
-            self.jars = ",".join(sorted(map(str, _jars()))) or None
             try:
                 super().execute(context)
             except AirflowException as error:
@@ -145,8 +143,3 @@ def _last_words(error: AirflowException) -> str | None:
     return next(
         (line.split(marker, 1)[1] for line in reversed(str(error).splitlines()) if marker in line), None
     )
-
-
-def _jars() -> list[Path]:
-    folder = os.environ.get("TALLYHOUSE_SPARK_JARS", "")
-    return list(Path(folder).glob("*.jar")) if folder else []
