@@ -5,11 +5,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from tallyhouse.generate.batches import (
-    Batch, chunks, flags, literal, null_where, numbers, picked, safe, texts, times,
+    Batch,
+    chunks,
+    flags,
+    literal,
+    null_where,
+    numbers,
+    picked,
+    safe,
+    texts,
+    times,
 )  # fmt: skip
 from tallyhouse.generate.business_time import DAY, END, HOUR, MINUTE, SECOND, START, Arrivals
 from tallyhouse.generate.orders import Customers
-from tallyhouse.generate.pools import Pools, latin
+from tallyhouse.generate.pools import USER_AGENTS, Pools, latin
 from tallyhouse.generate.randomness import Bools, Ints, Randomness
 from tallyhouse.generate.sizes import Sizes
 
@@ -38,7 +47,7 @@ class Auth:
 
     def has_account(self, customer: Ints) -> Bools:
         """Some order as guests, or by phone."""
-        return self._random.chance("customer/account", customer, 0.88) | (customer == 0)
+        return np.asarray(self._random.chance("customer/account", customer, 0.88) | (customer == 0))
 
     def _visitors(self, session: Ints) -> Ints:
         """The customer of each session; who has no account sends the nearest earlier one who has."""
@@ -63,14 +72,17 @@ class Auth:
             np.maximum.at(last_login, self._visitors(index), self._arrivals.time(index))
         yield self._staff_batch()
         for index in chunks(self._customers.count):
-            yield self._user_batch(index[self.has_account(index)], last_login)
+            owners = index[self.has_account(index)]
+            yield self.user_batch(owners, self._customers.registered(owners), last_login[owners])
         for index in chunks(self._sizes.sessions):
             yield self._session_batch(index)
 
     def _password_hashes(self, at: Ints) -> list[str]:
         """Shaped like bcrypt's; nobody's password."""
         words = [self._random.words(f"user/password/{part}", at).tolist() for part in range(4)]
-        return ["'$2b$12$" + "".join(f"{w:016x}" for w in four)[:53] + "'" for four in zip(*words, strict=True)]
+        return [
+            "'$2b$12$" + "".join(f"{w:016x}" for w in four)[:53] + "'" for four in zip(*words, strict=True)
+        ]
 
     def _staff_batch(self) -> Batch:
         r, index = self._random, np.arange(self._sizes.staff, dtype=np.int64)
@@ -96,10 +108,10 @@ class Auth:
             "last_login_at": times(END - 1 - r.below("staff/login", index, 3 * DAY)),
         })  # fmt: skip
 
-    def _user_batch(self, customer: Ints, last_login: Ints) -> Batch:
+    def user_batch(self, customer: Ints, registered: Ints, seen: Ints) -> Batch:
+        """Rows of ``users``, for customers who registered and were last seen (0 for never) at these times."""
         r = self._random
         first, last = self._customers.names(customer)
-        registered, seen = self._customers.registered(customer), last_login[customer]
         return Batch("users", {
             "id": safe(r.uuids("user", customer)),
             "customer_id": safe(self._customers.ids(customer)),
@@ -117,7 +129,7 @@ class Auth:
         })  # fmt: skip
 
     def _session_batch(self, session: Ints) -> Batch:
-        r, agents = self._random, self._pools.user_agents
+        r, agents = self._random, USER_AGENTS
         visitor, started = self._visitors(session), self._arrivals.time(session)
         # The square favours the first browsers of the pool.
         taste = r.uniform("session/agent", session)

@@ -1,6 +1,6 @@
 """What the generator hands to a store: columns of one table, as text ready for SQL."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -90,8 +90,3 @@ def dates(epoch_days: Ints) -> list[str]:
 def null_where(absent: Bools, values: Sequence[str]) -> list[str]:
     """NULL in the marked rows."""
     return [_NULL if gone else value for gone, value in zip(absent.tolist(), values, strict=True)]
-
-
-def each[T](make: Callable[[T], str | None], values: Iterable[T]) -> list[str]:
-    """A literal made of each value."""
-    return [literal(make(value)) for value in values]

@@ -68,14 +68,14 @@ def kyiv_day(moment: datetime) -> date:
 
 def to_datetime(micros: int) -> datetime:
     """A naive UTC datetime, as the stores keep it."""
-    return datetime(1970, 1, 1) + timedelta(microseconds=micros)  # noqa: DTZ001
+    return datetime(1970, 1, 1) + timedelta(microseconds=micros)
 
 
 def within_day(share: Ints) -> Ints:
     """Time since midnight at which ``share`` (of 2**30) of a day's events have happened."""
     hour = np.searchsorted(_EDGES, share, side="right") - 1
     low = _EDGES[hour]
-    return hour * HOUR + (share - low) * HOUR // (_EDGES[hour + 1] - low)
+    return np.asarray(hour * HOUR + (share - low) * HOUR // (_EDGES[hour + 1] - low))
 
 
 class Arrivals:
@@ -110,7 +110,7 @@ class Arrivals:
         # One event per equal share of the day keeps the times in order without sorting.
         inside = (self._randomness.words(self._name, index) >> np.uint64(34)).astype(np.int64)
         share = ((index - first) * _DOMAIN + inside) // count
-        return np.minimum(_STARTS[day] + within_day(share), _STARTS[day + 1] - SECOND)
+        return np.asarray(np.minimum(_STARTS[day] + within_day(share), _STARTS[day + 1] - SECOND))
 
 
 def times_on(day: date, count: int, name: str, randomness: Randomness) -> list[datetime]:

@@ -7,7 +7,17 @@ from datetime import date, timedelta
 import numpy as np
 
 from tallyhouse.generate.batches import (
-    Batch, chunks, dates, flags, literal, money, null_where, numbers, picked, safe, texts, times,
+    Batch,
+    chunks,
+    dates,
+    flags,
+    literal,
+    money,
+    null_where,
+    numbers,
+    safe,
+    texts,
+    times,
 )  # fmt: skip
 from tallyhouse.generate.business_time import DAY, END, FIRST_DAY, HOUR, START
 from tallyhouse.generate.pools import Pools
@@ -193,7 +203,7 @@ class Catalog:
         """Every table of the store, parents before children."""
         yield self._category_batch()
         for index in chunks(self.products):
-            yield self._product_batch(index)
+            yield self.product_batch(index)
         for index in chunks(self.products):
             count = self._changes(index) + 1
             product = np.repeat(index, count)
@@ -209,7 +219,18 @@ class Catalog:
             for house, (code, share) in enumerate(WAREHOUSES):
                 kept = index[self._random.chance(f"stock/{code}", index, share)]
                 if len(kept):
-                    yield self._inventory_batch(kept, house, code)
+                    yield self.inventory_batch(kept, house, code)
+
+    def first_price_batch(self, product: Ints, moment: Ints) -> Batch:
+        """A first price for each product, in force from the given times."""
+        first = np.zeros(len(product), dtype=np.int64)
+        return Batch("product_prices", {
+            "id": safe(self._random.uuids("price", product * 8)),
+            "product_id": safe(self.product_ids(product)),
+            "price": money(self._price(product, first)),
+            "currency": ["'UAH'"] * len(product),
+            "valid_from": times(moment),
+        })  # fmt: skip
 
     def _category_batch(self) -> Batch:
         index = np.arange(len(self._categories), dtype=np.int64)
@@ -225,7 +246,8 @@ class Catalog:
             "is_active": flags(index < len(index) - 1),
         })  # fmt: skip
 
-    def _product_batch(self, product: Ints) -> Batch:
+    def product_batch(self, product: Ints) -> Batch:
+        """Rows of ``products``."""
         r, pools = self._random, self._pools
         leaves = [self._leaves[at] for at in self._leaf(product).tolist()]
         brands = [pools.brands[at] for at in r.below("product/brand", product, len(pools.brands)).tolist()]
@@ -237,6 +259,7 @@ class Catalog:
             + (" 🔥" if number % 97 == 0 else ' 15.6"' if number % 41 == 0 else "")
             for leaf, uk, brand, line, number in zip(leaves, ukrainian, brands, series, numbers_, strict=True)
         ]
+        grams = r.below("product/weight", product, 24_000)
         said = r.below("product/phrase", product, 200).tolist()
         kind = r.below("product/description", product, 100).tolist()
         days = (self.launched(product) - START) // DAY
@@ -244,7 +267,9 @@ class Catalog:
         return Batch("products", {
             "id": safe(self.product_ids(product)),
             "category_id": safe(r.uuids("category", category)),
-            "sku": safe(f"TM-{leaf.index:03d}-{at:07d}" for leaf, at in zip(leaves, product.tolist(), strict=True)),
+            "sku": safe(
+                f"TM-{leaf.index:03d}-{at:07d}" for leaf, at in zip(leaves, product.tolist(), strict=True)
+            ),
             "name": texts(names),
             "brand": texts(brands),
             "description": texts(
@@ -252,7 +277,7 @@ class Catalog:
             ),
             "weight_kg": null_where(
                 r.chance("product/no-weight", product, 0.08),
-                [f"{g // 1000}.{g % 1000:03d}" for g in (r.below("product/weight", product, 24_000) + 50).tolist()],
+                [f"{g // 1000}.{g % 1000:03d}" for g in (grams + 50).tolist()],
             ),
             "attributes": [
                 literal(self._attributes(n, colour))
@@ -284,7 +309,8 @@ class Catalog:
             made["tags"] = ["хіт", "sale 🔥"] if number % 2 else []
         return json.dumps(made, ensure_ascii=False)
 
-    def _inventory_batch(self, product: Ints, house: int, code: str) -> Batch:
+    def inventory_batch(self, product: Ints, house: int, code: str) -> Batch:
+        """Rows of ``inventory`` of one warehouse."""
         r, at = self._random, product * 4 + house
         quantity = r.below("stock/quantity", at, 240) * r.below("stock/some", at, 5)
         return Batch("inventory", {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.generate.business_time import FIRST_DAY, LAST_DAY
 from tallyhouse.generate.load import fill, state
 from tallyhouse.generate.progress import Progress
 from tallyhouse.generate.shop import Shop
@@ -16,6 +17,7 @@ from tallyhouse.generate.verify import count, show
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
 SEED = 20260101
+SPAN = f"the business days {FIRST_DAY} to {LAST_DAY}"
 
 
 def _scale(text: str) -> float:
@@ -28,30 +30,35 @@ def _scale(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     made = argparse.ArgumentParser(
-        prog="python -m tallyhouse.generate", description="Test data for TechMarket's stores and the pancake shop."
+        prog="python -m tallyhouse.generate",
+        description="Test data for TechMarket's stores and the pancake shop.",
     )
     commands = made.add_subparsers(dest="command", required=True)
 
     data = commands.add_parser(
         "data",
         help="fill empty stores with 18 months of business",
-        description="Fill empty stores with the business of 2024-07-02 to 2026-01-01 (Kyiv days). The same seed and "
-        "scale give the same rows, except for created_at and updated_at, which the servers set.",
+        description=f"Fill empty stores with {SPAN}. The same "
+        "seed and scale give the same rows, but for created_at and updated_at, which the servers set.",
     )
     data.add_argument("--scale", type=_scale, default=0.1, help="1 is about a million rows (default: 0.1)")
     data.add_argument("--seed", type=int, default=SEED, help=f"of all draws (default: {SEED})")
     other = data.add_mutually_exclusive_group()
     other.add_argument("--replace", action="store_true", help="empty all stores first")
-    other.add_argument("--if-empty", action="store_true", help="do nothing when the stores are filled already")
+    other.add_argument(
+        "--if-empty", action="store_true", help="do nothing when the stores are filled already"
+    )
 
     day = commands.add_parser(
         "day",
         help="play one more business day onto filled stores",
-        description="Play the business day after the newest one in the stores: new rows, changed rows, and with "
-        "--deletes vanished rows.",
+        description="Play the business day after the newest one in the stores: new rows, changed rows, "
+        "and with --deletes vanished rows.",
     )
     day.add_argument("--seed", type=int, default=SEED, help=f"of all draws (default: {SEED})")
-    day.add_argument("--deletes", action="store_true", help="also delete some sessions, orders, addresses, pancakes")
+    day.add_argument(
+        "--deletes", action="store_true", help="also delete some sessions, orders, addresses, pancakes"
+    )
 
     commands.add_parser(
         "verify",
@@ -104,8 +111,8 @@ def _data(asked: argparse.Namespace, settings: Settings, console: Console) -> No
         fill(settings, shop, progress, replace=asked.replace)
     took = time.monotonic() - started
     console.print(
-        f"{progress.total:,} rows in {took:.1f} s (scale {asked.scale:g}, seed {asked.seed}), "
-        "business days 2024-07-02 to 2026-01-01"
+        f"{progress.total:,} rows in {took:.1f} s: {SPAN} at scale {asked.scale:g}, seed {asked.seed}",
+        soft_wrap=True,
     )
 
 

@@ -102,7 +102,8 @@ def _fill_store(settings: Settings, store: Store, shop: Shop, progress: Progress
     def offer(item: tuple[Batch, list[str]] | BaseException | None) -> None:
         while not stop.is_set():
             try:
-                return ahead.put(item, timeout=0.2)
+                ahead.put(item, timeout=0.2)
+                return
             except Full:
                 continue
 
@@ -113,7 +114,7 @@ def _fill_store(settings: Settings, store: Store, shop: Shop, progress: Progress
                 if stop.is_set():
                     return
             offer(None)
-        except BaseException as error:  # noqa: BLE001 - raised again by the reader
+        except BaseException as error:
             offer(error)
 
     maker = Thread(target=make, name=f"make-{store.name}", daemon=True)
@@ -140,7 +141,7 @@ def statements(batch: Batch) -> Iterator[str]:
 
     LOAD DATA LOCAL would be faster still, but MySQL 8.4 refuses it by default.
     """
-    head = f"INSERT INTO {batch.table} ({', '.join(batch.columns)}) VALUES "  # noqa: S608 - our own names
+    head = f"INSERT INTO {batch.table} ({', '.join(batch.columns)}) VALUES "
     rows = batch.rows()
     while part := ",".join(islice(rows, _ROWS_A_STATEMENT)):
         yield head + part

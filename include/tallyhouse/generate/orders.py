@@ -7,7 +7,17 @@ from datetime import date, timedelta
 import numpy as np
 
 from tallyhouse.generate.batches import (
-    Batch, chunks, dates, flags, literal, money, null_where, numbers, picked, safe, texts, times,
+    Batch,
+    chunks,
+    dates,
+    flags,
+    money,
+    null_where,
+    numbers,
+    picked,
+    safe,
+    texts,
+    times,
 )  # fmt: skip
 from tallyhouse.generate.business_time import DAY, DAYS, END, FIRST_DAY, HOUR, MINUTE, START, Arrivals
 from tallyhouse.generate.catalog import Catalog, positions
@@ -33,7 +43,7 @@ _DISCOUNTS = np.array([0, 5, 10, 15, 20, 30], dtype=np.int64)
 def converted(kopecks: Ints, currency: Ints) -> Ints:
     """A list price in hundredths of another currency, rounded to the nearest."""
     rate = np.array(RATES, dtype=np.int64)[currency]
-    return np.maximum((kopecks * 100 + rate // 2) // rate, 1)
+    return np.asarray(np.maximum((kopecks * 100 + rate // 2) // rate, 1))
 
 
 class Customers:
@@ -143,8 +153,8 @@ class Customers:
         """Whether orders may go to another place than home."""
         return self._random.chance("customer/third", customer, 0.09)
 
-    def batch(self, customer: Ints) -> Batch:
-        """Rows of ``customers``."""
+    def batch(self, customer: Ints, registered: Ints) -> Batch:
+        """Rows of ``customers`` who registered at these times."""
         r = self._random
         first, last = self.names(customer)
         activity = self.activity(customer)
@@ -162,7 +172,7 @@ class Customers:
             ),
             "segment": picked(SEGMENTS, segment),
             "marketing_opt_in": flags(r.chance("customer/opt-in", customer, 0.41)),
-            "registered_at": times(self.registered(customer)),
+            "registered_at": times(registered),
         })  # fmt: skip
 
     def address_batch(self, customer: Ints) -> Batch:
@@ -191,15 +201,19 @@ class Customers:
             if away >= 0:
                 land, _, area, town = PLACES_ABROAD[away]
                 lanes = self._pools.en.streets
-                country.append(land), region.append(area), city.append(town)
+                country.append(land)
                 street.append(f"{house + 1} {lanes[lane % len(lanes)]}")
                 postal.append("" if code % 40 == 0 else f"{code % 90 + 10}{code:03d}")
             else:
                 area, town, prefix = PLACES_UA[near]
                 lanes = self._pools.uk.streets
-                country.append("UA"), region.append(area), city.append(town)
-                street.append(f"вул. {lanes[lane % len(lanes)]}, {house + 1}" + (f", кв. {flat}" if flat else ""))
+                country.append("UA")
+                street.append(
+                    f"вул. {lanes[lane % len(lanes)]}, {house + 1}" + (f", кв. {flat}" if flat else "")
+                )
                 postal.append("" if code % 40 == 0 else f"{prefix}{code:03d}")
+            region.append(area)
+            city.append(town)
         return Batch("addresses", {
             "id": safe(self.address_ids(owner, place)),
             "customer_id": safe(self.ids(owner)),
@@ -382,7 +396,7 @@ class Orders:
     def batches(self) -> Iterator[Batch]:
         """Every table of the store, parents before children."""
         for index in chunks(self._customers.count):
-            yield self._customers.batch(index)
+            yield self._customers.batch(index, self._customers.registered(index))
             yield self._customers.address_batch(index)
         for index in chunks(self.count):
             chunk = self.chunk(index)
@@ -393,10 +407,14 @@ class Orders:
         r, index = self._random, chunk.index
         days = self._arrivals.day(index)
         position = (index - self._arrivals.before_day[days] + 1).tolist()
-        elsewhere = self._customers.has_third_address(chunk.customer) & r.chance("order/elsewhere", index, 0.4)
+        elsewhere = self._customers.has_third_address(chunk.customer) & r.chance(
+            "order/elsewhere", index, 0.4
+        )
         # Nine in ten say nothing.
         note = np.where(
-            r.chance("order/quiet", index, 0.88), len(CUSTOMER_NOTES), r.below("order/note", index, len(CUSTOMER_NOTES))
+            r.chance("order/quiet", index, 0.88),
+            len(CUSTOMER_NOTES),
+            r.below("order/note", index, len(CUSTOMER_NOTES)),
         )
         return Batch("orders", {
             "id": safe(self.ids(index)),

@@ -12,10 +12,28 @@ from tallyhouse.generate.pools import TASTE_NOTES
 from tallyhouse.generate.randomness import Ints, Randomness
 
 SYRUPS = ("maple", "honey", "blueberry", "caramel", "chocolate", "вишневий", "сметана", "none")
-_STYLES = ("Fluffy", "Golden", "Grandma's", "Lviv", "Карпатський", "Buttermilk", "Святковий", "Midnight", "Soufflé")
+_STYLES = (
+    "Fluffy",
+    "Golden",
+    "Grandma's",
+    "Lviv",
+    "Карпатський",
+    "Buttermilk",
+    "Святковий",
+    "Midnight",
+    "Soufflé",
+)
 _KINDS = ("Stack", "Flapjack", "Млинець", "Оладка", "Crêpe", "Сирник", "Pancake 🥞", "Dutch Baby")
 
-COLUMNS = ("name", "fluffiness_level", "syrup_type", "is_buttery", "magical_factor", "created_at", "taste_notes")
+COLUMNS = (
+    "name",
+    "fluffiness_level",
+    "syrup_type",
+    "is_buttery",
+    "magical_factor",
+    "created_at",
+    "taste_notes",
+)
 """What a row holds; the server numbers the rows. ``created_at`` is this table's business time."""
 
 type Pancake = tuple[str, int, str, bool, Decimal, datetime, str | None]

@@ -5,7 +5,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from tallyhouse.generate.batches import (
-    Batch, chunks, flags, money, null_where, numbers, picked, safe, texts, times,
+    Batch,
+    chunks,
+    flags,
+    money,
+    null_where,
+    numbers,
+    picked,
+    safe,
+    texts,
+    times,
 )  # fmt: skip
 from tallyhouse.generate.business_time import END, MINUTE
 from tallyhouse.generate.orders import CURRENCIES, Chunk, Orders

@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 from faker import Faker
 
-_CYRILLIC = dict(
-    zip("абвгґдезиіїйклмнопрстуфхцчшщьюяєж'’ʼ", (
-        "a b v h g d e z y i i i k l m n o p r s t u f kh ts ch sh shch _ iu ia ie zh _ _ _".split()
-    ), strict=True)
-)
+_LATIN = "a b v h g d e z y i i i k l m n o p r s t u f kh ts ch sh shch iu ia ie zh"
+_CYRILLIC = dict(zip("абвгґдезиіїйклмнопрстуфхцчшщюяєж", _LATIN.split(), strict=True))
 
 PLACES_UA = (
-    ("м. Київ", "Київ", "01"), ("Київська область", "Бровари", "07"), ("Київська область", "Біла Церква", "09"),
+    ("м. Київ", "Київ", "01"),
+    ("Київська область", "Бровари", "07"), ("Київська область", "Біла Церква", "09"),
     ("Львівська область", "Львів", "79"), ("Львівська область", "Дрогобич", "82"),
     ("Одеська область", "Одеса", "65"), ("Одеська область", "Ізмаїл", "68"),
     ("Харківська область", "Харків", "61"), ("Дніпропетровська область", "Дніпро", "49"),
@@ -31,7 +29,8 @@ PLACES_UA = (
 
 PLACES_ABROAD = (
     ("PL", "EUR", "Mazowieckie", "Warszawa"), ("PL", "EUR", "Małopolskie", "Kraków"),
-    ("DE", "EUR", "Berlin", "Berlin"), ("DE", "EUR", "Bayern", "München"), ("DE", "EUR", "Nordrhein-Westfalen", "Köln"),
+    ("DE", "EUR", "Berlin", "Berlin"), ("DE", "EUR", "Bayern", "München"),
+    ("DE", "EUR", "Nordrhein-Westfalen", "Köln"),
     ("LT", "EUR", "Vilniaus apskritis", "Vilnius"), ("US", "USD", "New York", "New York"),
     ("US", "USD", "Illinois", "Chicago"), ("US", "USD", "California", "San José"),
     ("GB", "USD", "England", "London"), ("IE", "EUR", "Leinster", "Dún Laoghaire"),
@@ -42,7 +41,8 @@ CUSTOMER_NOTES = (
     "", "Подзвоніть за годину до доставки", "Залиште у консьєржа, будь ласка 🙏", "Gift wrap, please 🎁",
     "Don't ring the bell, baby asleep", 'Код домофона "25к7"', "Перевірити комплектність!\nДякую 🇺🇦",
     "Доставка після 18:00; п'ятниця — найкраще", "Call +380 before delivery", "  ", "N/A",
-    'He said "leave it at the door"\r\nand so did she', "50% — передплата, решта при отриманні", "C:\\gifts\\ready 😀",
+    'He said "leave it at the door"\r\nand so did she', "50% — передплата, решта при отриманні",
+    "C:\\gifts\\ready 😀",
 )  # fmt: skip
 """What customers write; empty, quoted, many-lined and 4-byte values are there on purpose."""
 
@@ -51,6 +51,27 @@ TASTE_NOTES = (
     "Chef's kiss 👨‍🍳", "Too sweet;\nstill ate four", 'The "secret" is buttermilk', "Підгорів знизу :(",
     "Ванільний аромат, легка кислинка", "🥞🥞🥞", "Wouldn't share", "Ідеально з м'ятним чаєм",
 )  # fmt: skip
+
+# Faker's own user agents contain the time of day.
+_SYSTEMS = (
+    ("Linux; Android 15; Pixel 9", "mobile"), ("Windows NT 10.0; Win64; x64", "desktop"),
+    ("iPhone; CPU iPhone OS 18_5 like Mac OS X", "mobile"), ("Linux; Android 14; SM-A556B", "mobile"),
+    ("Macintosh; Intel Mac OS X 10_15_7", "desktop"), ("iPad; CPU OS 17_7 like Mac OS X", "tablet"),
+    ("X11; Linux x86_64", "desktop"), ("Linux; Android 13; SM-X200", "tablet"),
+)  # fmt: skip
+_BROWSERS = (
+    "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 Safari/537.36",
+    "AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.{} Safari/605.1.15",
+    "Gecko/20100101 Firefox/{}.0",
+)
+
+USER_AGENTS = tuple(
+    (f"Mozilla/5.0 ({system}) {browser.format(version)}", device)
+    for version in (141, 140, 139, 136, 128)
+    for browser in _BROWSERS
+    for system, device in _SYSTEMS
+)
+"""Browsers' signatures, most frequent first, with the device each means."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,6 @@ class Pools:
         brands: names of makers.
         phrases_uk: Ukrainian sentences.
         phrases_en: English ones.
-        user_agents: browsers' signatures, most frequent first, with the device each means.
     """
 
     uk: Names
@@ -80,7 +100,6 @@ class Pools:
     brands: tuple[str, ...]
     phrases_uk: tuple[str, ...]
     phrases_en: tuple[str, ...]
-    user_agents: tuple[tuple[str, str], ...]
 
 
 def _names(fake: Faker, size: int) -> Names:
@@ -94,12 +113,6 @@ def _names(fake: Faker, size: int) -> Names:
     )
 
 
-def _device(agent: str) -> str:
-    if "iPad" in agent:
-        return "tablet"
-    return "mobile" if any(mark in agent for mark in ("iPhone", "Android", "iPod")) else "desktop"
-
-
 def make_pools(seed: int) -> Pools:
     """Draw the pools.
 
@@ -111,14 +124,12 @@ def make_pools(seed: int) -> Pools:
     en.seed_instance(seed + 1)
     # A set would be ordered by PYTHONHASHSEED.
     brands = dict.fromkeys(en.company().split(",")[0].split("-")[0].split(" ")[0] for _ in range(120))
-    agents = dict.fromkeys(en.user_agent()[:255] for _ in range(150))
     return Pools(
         uk=_names(uk, 400),
         en=_names(en, 250),
         brands=tuple(brands),
         phrases_uk=tuple(uk.sentence(nb_words=9) for _ in range(200)),
         phrases_en=tuple(en.catch_phrase() for _ in range(200)),
-        user_agents=tuple((agent, _device(agent)) for agent in agents),
     )
 
 

@@ -67,7 +67,7 @@ class Randomness:
         """A position in ``weights``, each as likely as its weight."""
         edges = np.cumsum(np.asarray(weights, dtype=np.float64))
         drawn = np.searchsorted(edges, self.uniform(name, index) * edges[-1], side="right")
-        return np.minimum(drawn, len(edges) - 1).astype(np.int64)
+        return np.asarray(np.minimum(drawn, len(edges) - 1), dtype=np.int64)
 
     def uuids(self, name: str, index: Ints) -> list[str]:
         """A UUID (version 4 in form) for each index."""

@@ -1,7 +1,7 @@
 """Connections to the stores, with each service's own account."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import mysql.connector
@@ -83,11 +83,13 @@ def mysql_store(settings: Settings, store: str) -> Iterator[MySQLConnectionAbstr
     try:
         yield connection  # type: ignore[misc]  # not a pooled one
     except MySQLError as error:
-        remedy = "Are its tables those of sql/oltp (make clean, make start), and is the server up (make status)?"
+        remedy = (
+            "Is the server up (make status), are its tables those of sql/oltp (else make clean, make start)?"
+        )
         raise TallyhouseError(_said(error), where=where, remedy=remedy) from error
     finally:
         # After a lost connection even closing fails, and would hide why.
-        with _quiet():
+        with suppress(MySQLError):
             connection.close()
 
 
@@ -112,14 +114,6 @@ def pancake_store(settings: Settings) -> Iterator[psycopg.Connection]:
             yield connection
     except psycopg.Error as error:
         raise TallyhouseError(_said(error), where=where, remedy=START_REMEDY) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    try:
-        yield
-    except MySQLError:
-        pass
 
 
 def _said(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -36,11 +37,11 @@ def count(settings: Settings) -> list[Counted]:
                 with pancake_store(settings) as pancakes:
                     found = pancakes.execute("SELECT COUNT(*) FROM pancakes").fetchone()
                     return Counted(store, {"pancakes": found[0] if found else 0})
-            rows = {}
+            rows: dict[str, Any] = {}
             with mysql_store(settings, store.name) as connection, connection.cursor() as cursor:
                 for table in store.tables:
                     cursor.execute(f"SELECT COUNT(*) FROM {table}")
-                    rows[table] = int(str(cursor.fetchall()[0][0]))  # type: ignore[call-overload,index]
+                    ((rows[table],),) = cursor.fetchall()
                 cut = unfinished(connection)
             where = place(settings, store.name)
             trouble = f"{where}: a load was cut short. Run make data again" if cut else None
