@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
 from spark_jobs.typed import BAD, refuse_bad_values, typed
@@ -75,7 +75,9 @@ def newest(rows: DataFrame, contract: TableContract) -> DataFrame:
 def accept(
     raw: DataFrame, contract: TableContract, *, run_id: str, snapshot_at: datetime, target: str
 ) -> TableReport:
-    """Writes a raw batch's accepted rows.
+    """Writes a raw batch's accepted rows, and counts on the way.
+
+    One pass: the counts are observed between the ranking and the filter of the very job that writes.
 
     Args:
         raw: The batch as the wire carried it.
@@ -88,26 +90,36 @@ def accept(
         What became of each row.
 
     Raises:
-        TallyhouseError: The batch holds a value that its type cannot hold; nothing was written.
+        BadValuesError: The batch holds values that their types cannot hold.
     """
-    ranked = rank(typed(raw, contract), contract).persist()
-    try:
-        report, bad_rows = _count(ranked, contract)
-        if bad_rows:
-            refuse_bad_values(raw, contract, run_id)
-        accepted = ranked.where(F.col(_RANK) == 1).select(
+    seen = Observation()
+    accepted = (
+        rank(typed(raw, contract), contract)
+        .observe(seen, *_measures(contract))
+        .where(F.col(_RANK) == 1)
+        .select(
             *contract.column_names,
             F.lit(snapshot_at).cast("timestamp").alias("_snapshot"),
             F.lit(run_id).alias("_run"),
         )
-        accepted.write.mode("overwrite").parquet(target)
-    finally:
-        ranked.unpersist()
-    return report
+    )
+    accepted.write.mode("overwrite").parquet(target)
+    found = seen.get
+    if found["bad_rows"]:
+        refuse_bad_values(raw, contract, run_id)
+    return TableReport(
+        raw=found["raw"],
+        accepted=found["accepted"],
+        superseded=found["superseded"],
+        control_totals={
+            name: {side: _exact(found[f"{name}_{side}"]) for side in ("raw", "accepted", "superseded")}
+            for name in contract.control_totals
+        },
+    )
 
 
-def _count(ranked: DataFrame, contract: TableContract) -> tuple[TableReport, int]:
-    """One pass over the batch: rows, bad rows, and each control total on both sides of the split."""
+def _measures(contract: TableContract) -> list[Column]:
+    """Rows, bad rows, and each control total, on both sides of the split and over it."""
     is_newest = F.col(_RANK) == 1
     sums = []
     for name in contract.control_totals:
@@ -119,23 +131,13 @@ def _count(ranked: DataFrame, contract: TableContract) -> tuple[TableReport, int
             F.sum(F.when(is_newest, value)).alias(f"{name}_accepted"),
             F.sum(F.when(~is_newest, value)).alias(f"{name}_superseded"),
         ]
-    row = ranked.agg(
-        F.count(F.lit(1)).alias("_raw"),
-        F.count_if(is_newest).alias("_accepted"),
-        F.count_if(F.col(BAD)).alias("_bad_rows"),
+    return [
+        F.count(F.lit(1)).alias("raw"),
+        F.count_if(is_newest).alias("accepted"),
+        F.count_if(~is_newest).alias("superseded"),
+        F.count_if(F.col(BAD)).alias("bad_rows"),
         *sums,
-    ).first()
-    assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row
-    report = TableReport(
-        raw=row["_raw"],
-        accepted=row["_accepted"],
-        superseded=row["_raw"] - row["_accepted"],
-        control_totals={
-            name: {side: _exact(row[f"{name}_{side}"]) for side in ("raw", "accepted", "superseded")}
-            for name in contract.control_totals
-        },
-    )
-    return report, row["_bad_rows"]
+    ]
 
 
 def _exact(total: Decimal | None) -> str:

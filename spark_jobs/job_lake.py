@@ -6,9 +6,24 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pyspark.sql import DataFrame, SparkSession
+
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, find_manifests
+
+SMALL_BYTES = 16 * 1024 * 1024
+"""Parquet (zstd) up to this is one task's work: a second or two."""
+
+# What a manifest calls the wire's types.
+_SPARK_TYPES = {
+    "int8": "tinyint",
+    "int16": "smallint",
+    "int32": "int",
+    "int64": "bigint",
+    "double": "double",
+    "string": "string",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,16 @@ class JobLake:
         """Rows of the Parquet files in a folder, by their footers in the store."""
         keys = [key for key in self.lake.keys(folder) if key.endswith(".parquet")]
         return sum(self.lake.row_count(key) for key in keys)
+
+    def read_batch(self, spark: SparkSession, batch: Manifest) -> DataFrame:
+        """The rows of a raw batch that is not empty, as the wire carried them.
+
+        Small ones come in one partition: ranking them then needs no shuffle, and writing them leaves
+        one file.
+        """
+        schema = ", ".join(f"`{column['name']}` {_SPARK_TYPES[column['type']]}" for column in batch.columns)
+        rows = spark.read.schema(schema).parquet(*(self.uri(part.key) for part in batch.parts))
+        return rows.coalesce(1) if sum(part.bytes for part in batch.parts) <= SMALL_BYTES else rows
 
     def batches(self, tables: tuple[TableContract, ...], run_id: str) -> dict[str, Manifest]:
         """The committed raw batches of a run, by the table's qualified name.

@@ -59,8 +59,8 @@ def build_session(app_name: str) -> SparkSession:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings |= _LOCAL
-        if jars := jar_paths():
-            settings["spark.jars"] = ",".join(jars)
+        if jars := class_path():
+            settings["spark.driver.extraClassPath"] = jars
     for key, value in settings.items():
         builder = builder.config(key, value)
     session = builder.getOrCreate()
@@ -94,9 +94,10 @@ def s3a_settings() -> dict[str, str]:
     }
 
 
-def jar_paths() -> list[str]:
-    """The jars named by `TALLYHOUSE_SPARK_JARS`: a folder, or paths with commas between."""
+def class_path() -> str:
+    """What `TALLYHOUSE_SPARK_JARS` names, a folder or jars with commas between, as a class path.
+
+    On the class path rather than in `spark.jars`: those are copied, one by one, at every start.
+    """
     value = os.environ.get("TALLYHOUSE_SPARK_JARS", "")
-    if value and Path(value).is_dir():
-        return sorted(str(path) for path in Path(value).glob("*.jar"))
-    return [path for path in value.split(",") if path]
+    return f"{value}/*" if value and Path(value).is_dir() else ":".join(value.split(","))

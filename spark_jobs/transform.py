@@ -54,10 +54,9 @@ def transform(subject_name: str, run_id: str) -> None:
         contract = next(table for table in subject.tables if table.qualified_name == name)
         if not batch.rows or spark is None:
             return TableReport.empty(contract)
-        raw = spark.read.parquet(*(lake.uri(part.key) for part in batch.parts))
         try:
             return accept(
-                raw,
+                lake.read_batch(spark, batch),
                 contract,
                 run_id=run_id,
                 snapshot_at=batch.snapshot_at,
