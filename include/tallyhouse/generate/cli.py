@@ -13,6 +13,7 @@ from tallyhouse.generate.load import fill, state
 from tallyhouse.generate.progress import Progress
 from tallyhouse.generate.shop import Shop
 from tallyhouse.generate.sizes import Sizes
+from tallyhouse.generate.stores import alone
 from tallyhouse.generate.verify import count, show
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
@@ -87,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "day":
                 from tallyhouse.generate.day import play  # noqa: PLC0415 - not needed by the others
 
-                play(settings, asked.seed, console, deletes=asked.deletes)
+                with alone(settings):
+                    play(settings, asked.seed, console, deletes=asked.deletes)
             case "verify":
                 return _verify(settings, console)
     except (TallyhouseError, SettingsError) as error:
@@ -107,7 +109,7 @@ def _data(asked: argparse.Namespace, settings: Settings, console: Console) -> No
             return
     started = time.monotonic()
     shop = Shop(asked.seed, Sizes.of(asked.scale))
-    with Progress(console) as progress:
+    with alone(settings), Progress(console) as progress:
         fill(settings, shop, progress, replace=asked.replace)
     took = time.monotonic() - started
     console.print(

@@ -94,6 +94,26 @@ def mysql_store(settings: Settings, store: str) -> Iterator[MySQLConnectionAbstr
 
 
 @contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Holds the only right to write generated rows; the server takes it back when the process dies.
+
+    Raises:
+        TallyhouseError: another ``data`` or ``day`` is at work.
+    """
+    with mysql_store(settings, "orders") as connection, connection.cursor() as cursor:
+        # A lock's name is one of the whole server, which may hold a test's scratch database as well.
+        cursor.execute("SELECT GET_LOCK(CONCAT('tallyhouse.generate.', DATABASE()), 0)")
+        ((held,),) = cursor.fetchall()
+        if held != 1:
+            raise TallyhouseError(
+                "another make data or make day is writing",
+                where=place(settings, "orders"),
+                remedy="Wait until it has finished",
+            )
+        yield
+
+
+@contextmanager
 def pancake_store(settings: Settings) -> Iterator[psycopg.Connection]:
     """A session on the pancake shop, in UTC, committed at the end unless an error is raised.
 
