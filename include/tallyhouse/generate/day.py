@@ -1,16 +1,16 @@
 """Plays one more business day onto filled stores, as their services would.
 
-The day is the one after the newest order. What happens is drawn from (seed, day) and from what the
-stores hold, so equal stores stay equal. Each act is a transaction of its own in its own store: there is
-no distributed one between services either. A day cut short therefore leaves a short day with sound
-stores, and the next one goes on from there.
+The day is the one after the newest price and order. What happens is drawn from (seed, day) and from
+what the stores hold, so equal stores stay equal. Each act is a transaction of its own in its own store:
+there is no distributed one between services either. A day cut short therefore leaves a short day with
+sound stores, and the next one goes on from there.
 """
 
 import random
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
@@ -65,14 +65,7 @@ def play(settings: Settings, seed: int, console: Console, *, deletes: bool) -> N
                 )
             services[store.name] = Service(store.name, connection, changes)
         shop = stack.enter_context(pancake_store(settings))
-        newest = services["orders"].rows("SELECT MAX(ordered_at) FROM orders")[0][0]
-        if newest is None:
-            raise TallyhouseError(
-                "there are no orders yet",
-                where=place(settings, "orders"),
-                remedy="Fill the stores first: make data",
-            )
-        today = Today(kyiv_day(newest) + timedelta(days=1), seed)
+        today = Today(_newest(services, settings) + timedelta(days=1), seed)
         pools = make_pools(seed)
         checkout = Checkout(services["orders"], services["payments"], today)
 
@@ -89,24 +82,28 @@ def play(settings: Settings, seed: int, console: Console, *, deletes: bool) -> N
     _show(today, changes, console)
 
 
+def _newest(services: dict[str, Service], settings: Settings) -> date:
+    """The last day that has begun: it has new prices, and mostly orders."""
+    latest = [
+        services["catalog"].rows("SELECT MAX(valid_from) FROM product_prices")[0][0],
+        services["orders"].rows("SELECT MAX(ordered_at) FROM orders")[0][0],
+    ]
+    if None in latest:
+        raise TallyhouseError(
+            "there are no orders yet",
+            where=place(settings, "orders"),
+            remedy="Fill the stores first: make data",
+        )
+    return kyiv_day(max(latest))
+
+
 def _catalog(catalog: Service, today: Today, pools: Pools) -> None:
     """Launches, new names, new prices, stock counts, products that come and go."""
     dice = today.dice("catalog")
     products = catalog.count("products")
     morning = to_datetime(midnight(today.day) + 6 * HOUR)
 
-    launched = np.arange(several(products * 0.0008, dice), dtype=np.int64)
-    _launch(catalog, today, pools, launched + _NEW_PRODUCTS + today.number * 100)
-
-    renamed = catalog.sample("products", "id, name", max(round(products * 0.0015), 1), dice)
-    with catalog.transaction():
-        for product, name in renamed:
-            ending = dice.choice((" (2026)", " — нова версія ✨", " II", ' "Limited"'))
-            shorter = name.removesuffix(ending)
-            catalog.update(
-                "products", "name = %s", ((name + ending if shorter == name else shorter), product)
-            )
-
+    # First of all, because these rows are what tells the next day that this one has begun.
     priced = catalog.sample("products", "id", max(round(products * 0.01), 1), dice)
     now: dict[str, Decimal] = dict(
         catalog.rows_in(  # ordered, so that each product's newest price comes last
@@ -129,6 +126,18 @@ def _catalog(catalog: Service, today: Today, pools: Pools) -> None:
                 for product, price in now.items()
             ],
         )
+
+    launched = np.arange(several(products * 0.0008, dice), dtype=np.int64)
+    _launch(catalog, today, pools, launched + _NEW_PRODUCTS + today.number * 100)
+
+    renamed = catalog.sample("products", "id, name", max(round(products * 0.0015), 1), dice)
+    with catalog.transaction():
+        for product, name in renamed:
+            ending = dice.choice((" (2026)", " — нова версія ✨", " II", ' "Limited"'))
+            shorter = name.removesuffix(ending)
+            catalog.update(
+                "products", "name = %s", ((name + ending if shorter == name else shorter), product)
+            )
 
     for _ in range(several(max(products * 0.001, 0.5), dice)):
         for product, active in catalog.sample("products", "id, is_active", 1, dice):

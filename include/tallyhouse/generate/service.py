@@ -146,7 +146,8 @@ class Service:
             statement = (
                 f"SELECT {columns} FROM {table} WHERE {key} >= %s AND {where} ORDER BY {key} LIMIT {_SLICE}"
             )
-            for row in self.rows(statement, (new_uuid(dice),)):
+            # Behind the last key the search goes on from the first.
+            for row in self.rows(statement, (new_uuid(dice),)) or self.rows(statement, ("",)):
                 found[row[0]] = row
         return list(found.values())[:count]
 
