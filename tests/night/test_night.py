@@ -1,0 +1,223 @@
+"""Whole nights through Airflow on real servers, judged by plain SQL that imports nothing of the project.
+
+The tests of this file run in order on one warehouse: a first night, a night that bad data stops, the
+next one that is right again, and one with nothing new.
+"""
+
+import os
+import re
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import mysql.connector
+import psycopg
+import pytest
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STORES = {
+    "auth": ("roles", "users", "sessions"),
+    "catalog": ("categories", "products", "product_prices", "inventory"),
+    "orders": ("customers", "addresses", "orders", "order_items"),
+    "payments": ("payment_methods", "payments", "refunds"),
+}
+MONEY = {
+    ("orders", "order_items", "line_total"): "SELECT sum(line_total) FROM dwh.fact_order_line",
+    ("orders", "order_items", "quantity"): "SELECT sum(quantity) FROM dwh.fact_order_line",
+    ("payments", "payments", "amount"): "SELECT sum(amount) FROM dwh.fact_payment",
+    ("payments", "refunds", "amount"): "SELECT sum(amount) FROM dwh.fact_refund",
+}
+FACTS = {
+    "order_items": "fact_order_line",
+    "payments": "fact_payment",
+    "refunds": "fact_refund",
+}
+
+
+class Store:
+    """Plain SQL on one of the source stores."""
+
+    def __init__(self, name: str) -> None:
+        prefix = f"MYSQL_{name.upper()}"
+        self.connection = mysql.connector.connect(
+            host=os.environ[f"{prefix}_HOST"],
+            port=int(os.environ[f"{prefix}_PORT"]),
+            database=os.environ[f"{prefix}_DB"],
+            user=os.environ[f"{prefix}_USER"],
+            password=os.environ[f"{prefix}_PASSWORD"],
+            autocommit=True,
+        )
+
+    def value(self, query: str) -> object:
+        cursor = self.connection.cursor()
+        cursor.execute(query)
+        (found,) = cursor.fetchone()
+        cursor.close()
+        return found
+
+    def run(self, statement: str, *values: object) -> None:
+        cursor = self.connection.cursor()
+        cursor.execute(statement, values)
+        cursor.close()
+
+
+@pytest.fixture(scope="module")
+def stores() -> dict[str, Store]:
+    return {name: Store(name) for name in STORES}
+
+
+@pytest.fixture(scope="module")
+def warehouse() -> Iterator[psycopg.Connection]:
+    with psycopg.connect(
+        host=os.environ["POSTGRES_HOST"],
+        port=os.environ["POSTGRES_PORT"],
+        dbname=os.environ["DWH_DB"],
+        user=os.environ["DWH_USER"],
+        password=os.environ["DWH_PASSWORD"],
+        autocommit=True,
+    ) as connection:
+        yield connection
+
+
+def ask(warehouse: psycopg.Connection, query: str) -> object:
+    (found,) = warehouse.execute(query).fetchone()
+    return found
+
+
+def clickhouse(query: str) -> str:
+    url = f"http://{os.environ['CLICKHOUSE_HOST']}:{os.environ['CLICKHOUSE_HTTP_PORT']}/?"
+    with urllib.request.urlopen(url + urllib.parse.urlencode({"query": query})) as answer:  # noqa: S310
+        return answer.read().decode().strip()
+
+
+def night(dag: str, date: str) -> subprocess.CompletedProcess[str]:
+    """Runs a DAG as a user would: `airflow dags test`."""
+    return subprocess.run(
+        ["airflow", "dags", "test", dag, date],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        timeout=900,
+    )
+
+
+def assert_succeeds(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
+
+def assert_same(stores: dict[str, Store], warehouse: psycopg.Connection) -> None:
+    """The warehouse and ClickHouse hold what the stores hold, by count and by sums of money."""
+    for store, tables in STORES.items():
+        for table in tables:
+            rows = stores[store].value(f"SELECT COUNT(*) FROM {table}")
+            assert ask(warehouse, f"SELECT count(*) FROM ods.{table} WHERE _deleted_at IS NULL") == rows, (
+                table
+            )
+            if table in FACTS:
+                assert ask(warehouse, f"SELECT count(*) FROM dwh.{FACTS[table]}") == rows, table
+                assert clickhouse(f"SELECT count() FROM dwh.{FACTS[table]}") == str(rows), table
+    for (store, table, column), query in MONEY.items():
+        total = stores[store].value(f"SELECT SUM({column}) FROM {table}")
+        assert ask(warehouse, query) == total, (table, column)
+        assert Decimal(clickhouse(query)) == total, (table, column)
+    per_currency = "SELECT string_agg(c || '=' || s, ',' ORDER BY c) FROM ({}) AS t"
+    stores["orders"].run("SET SESSION group_concat_max_len = 100000")
+    source = stores["orders"].value(
+        "SELECT GROUP_CONCAT(CONCAT(c, '=', s) ORDER BY c SEPARATOR ',') FROM (SELECT o.currency AS c, "
+        "SUM(i.line_total) AS s FROM order_items i JOIN orders o ON o.id = i.order_id GROUP BY o.currency) t"
+    )
+    fact = "SELECT currency AS c, sum(line_total) AS s FROM dwh.fact_order_line GROUP BY currency"
+    assert ask(warehouse, per_currency.format(fact)) == source
+    revenue = Decimal(clickhouse("SELECT sum(revenue) FROM dwh.mart_revenue_daily"))
+    assert revenue == stores["orders"].value("SELECT SUM(line_total) FROM order_items")
+
+
+def content(warehouse: psycopg.Connection) -> dict[str, object]:
+    """A digest of every row of the warehouse, order aside."""
+    tables = warehouse.execute(
+        "SELECT table_schema, table_name FROM information_schema.tables "
+        "WHERE table_schema IN ('ods', 'dwh') AND table_type = 'BASE TABLE' ORDER BY 1, 2"
+    ).fetchall()
+    return {
+        f"{schema}.{table}": ask(
+            warehouse,
+            f"SELECT coalesce(sum(('x' || substr(md5(t::text), 1, 15))::bit(60)::bigint::numeric), 0) "
+            f'FROM "{schema}"."{table}" AS t',
+        )
+        for schema, table in tables
+    }
+
+
+def test_a_first_night_brings_every_row(stores: dict[str, Store], warehouse: psycopg.Connection) -> None:
+    assert stores["orders"].value("SELECT COUNT(*) FROM order_items") > 100, "load data first: make data"
+    assert_succeeds(night("techmarket_nightly", "2026-01-02"))
+    assert_same(stores, warehouse)
+    assert ask(warehouse, "SELECT count(*) FROM etl.ledger WHERE NOT closed") == 0
+    hops = {row[0] for row in warehouse.execute("SELECT DISTINCT hop FROM etl.ledger")}
+    assert hops == {"source=raw", "raw=accepted", "accepted=ods", "ods=model", "postgres=clickhouse"}
+
+
+def test_bad_data_stops_the_night_before_anything_is_published(
+    stores: dict[str, Store], warehouse: psycopg.Connection
+) -> None:
+    before = content(warehouse)
+    marks = warehouse.execute("SELECT * FROM etl.watermark ORDER BY source, table_name").fetchall()
+    victim = stores["orders"].value("SELECT MIN(id) FROM orders")
+    was = stores["orders"].value(f"SELECT currency FROM orders WHERE id = '{victim}'")
+    stores["orders"].run("UPDATE orders SET currency = 'x1' WHERE id = %s", victim)
+    try:
+        done = night("techmarket_nightly", "2026-01-03")
+    finally:
+        stores["orders"].run("UPDATE orders SET currency = %s WHERE id = %s", was, victim)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 or "DagRun failed" in output
+    assert re.search(r"orders\.orders in run techmarket-\S+: .*currency", output), output[-6000:]
+    assert content(warehouse) == before
+    assert warehouse.execute("SELECT * FROM etl.watermark ORDER BY source, table_name").fetchall() == marks
+    newest = "SELECT status FROM etl.run WHERE subject = 'techmarket' ORDER BY started_at DESC LIMIT 1"
+    assert ask(warehouse, newest) == "failed"
+
+
+def test_the_night_after_takes_up_all_that_changed(
+    stores: dict[str, Store], warehouse: psycopg.Connection
+) -> None:
+    subprocess.run(["python", "-m", "tallyhouse.generate", "day"], check=True, cwd=REPOSITORY)
+    assert_succeeds(night("techmarket_nightly", "2026-01-04"))
+    assert_same(stores, warehouse)
+
+
+def test_a_night_with_nothing_new_changes_nothing(
+    stores: dict[str, Store], warehouse: psycopg.Connection
+) -> None:
+    before = content(warehouse)
+    assert_succeeds(night("techmarket_nightly", "2026-01-05"))
+    assert content(warehouse) == before
+    assert_same(stores, warehouse)
+
+
+def test_pancakes_arrive_too(warehouse: psycopg.Connection) -> None:
+    assert_succeeds(night("pancake_nightly", "2026-01-02"))
+    with psycopg.connect(
+        host=os.environ["POSTGRES_HOST"],
+        port=os.environ["POSTGRES_PORT"],
+        dbname=os.environ["PANCAKE_DB"],
+        user=os.environ["PANCAKE_USER"],
+        password=os.environ["PANCAKE_PASSWORD"],
+    ) as shop:
+        rows, fluffiness, magic = shop.execute(
+            "SELECT count(*), sum(fluffiness_level), sum(magical_factor) FROM pancakes"
+        ).fetchone()
+    found = warehouse.execute(
+        "SELECT count(*), sum(fluffiness_level), sum(magical_factor) FROM dwh.fact_pancake_rating"
+    ).fetchone()
+    assert found == (rows, fluffiness, magic)
+    assert (
+        clickhouse("SELECT count(), sum(fluffiness_level) FROM dwh.fact_pancake_rating")
+        == f"{rows}\t{fluffiness}"
+    )
