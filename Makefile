@@ -51,13 +51,17 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: data day verify
+.PHONY: data day sql verify
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
 	@$(PY) -m tallyhouse.generate data --scale $(SCALE)
 
 day: $(READY) ## Play one more business day onto the running stores
 	@$(PY) -m tallyhouse.generate day
+
+ON ?= dwh
+sql: $(READY) ## Ask the warehouse, or a store: make sql Q="SELECT 1" ON=orders
+	@$(STACK) sql --on "$(ON)" -- "$(Q)"
 
 verify: $(READY) ## Row counts of every table in every store
 	@$(PY) -m tallyhouse.generate verify

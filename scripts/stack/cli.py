@@ -6,11 +6,16 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import mysql.connector
+import psycopg
+from rich.markup import escape
 from rich.table import Table
 
-from scripts.stack import fetch, lifecycle
-from scripts.stack.context import Stack, StackError, console
+from scripts.stack import fetch, lifecycle, readiness
+from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
+from scripts.stack.demo import demo as run_demo
 from scripts.stack.services import services
 from scripts.stack.supervise import Supervisor
 from tallyhouse.settings import SettingsError
@@ -21,13 +26,8 @@ def setup(stack: Stack, _: argparse.Namespace) -> int:
     started = time.monotonic()
     took = fetch.setup(stack)
     stack.render()
-    slowest = ", ".join(
-        f"{name} {seconds:.0f} s" for name, seconds in sorted(took.items(), key=lambda i: -i[1])[:3]
-    )
-    console.print(
-        f"set up in {time.monotonic() - started:.1f} s"
-        + (f" (at the same time: {slowest})" if slowest else "")
-    )
+    slowest = f" (at the same time: {lifecycle.slowest(took, 3)})" if took else ""
+    console.print(f"set up in {time.monotonic() - started:.1f} s{slowest}")
     return 0
 
 
@@ -35,12 +35,8 @@ def start(stack: Stack, _: argparse.Namespace) -> int:
     """Start what does not run."""
     started = time.monotonic()
     took = lifecycle.start(stack)
-    slowest = ", ".join(
-        f"{name} {seconds:.0f} s" for name, seconds in sorted(took.items(), key=lambda i: -i[1])[:4]
-    )
-    console.print(
-        f"[green]the stack runs[/], after {time.monotonic() - started:.1f} s (at the same time: {slowest})"
-    )
+    slowest = f" (at the same time: {lifecycle.slowest(took, 4)})" if took else ""
+    console.print(f"[green]the stack runs[/], after {time.monotonic() - started:.1f} s{slowest}")
     print_links(stack)
     return 0
 
@@ -132,6 +128,32 @@ def shell(stack: Stack, _: argparse.Namespace) -> int:
     os.execvpe(program, [program], os.environ | stack.environment)  # noqa: S606
 
 
+def sql(stack: Stack, args: argparse.Namespace) -> int:
+    """Ask the warehouse, as its reading role, or a store as the account that extracts."""
+    if args.on == "dwh":
+        connection: Any = readiness.warehouse_connection(stack.settings)
+    elif args.on in MYSQL_STORES:
+        connection = readiness.mysql_connection(stack.environment, args.on, reader=True)
+    else:
+        raise StackError(f"sql: no database is called {args.on}; there are dwh, {', '.join(MYSQL_STORES)}")
+    with connection, connection.cursor() as cursor:
+        try:
+            cursor.execute(args.query)
+            rows = cursor.fetchall() if cursor.description else []
+        except (psycopg.Error, mysql.connector.Error) as error:
+            raise StackError(f"sql: {str(error).splitlines()[0]}") from error
+        table = Table(*[str(column[0]) for column in cursor.description or ()], header_style="bold")
+    for row in rows:
+        table.add_row(*["[dim]NULL[/]" if value is None else escape(str(value)) for value in row])
+    console.print(table)
+    return 0
+
+
+def demo(stack: Stack, _: argparse.Namespace) -> int:
+    """Set up, start, generate data, run two nights, print their ledgers."""
+    return run_demo(stack)
+
+
 def clean(stack: Stack, _: argparse.Namespace) -> int:
     """Remove all data of a stopped stack."""
     lifecycle.clean(stack)
@@ -139,7 +161,7 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (setup, start, stop, status, logs, env, shell, clean)
+COMMANDS = (demo, setup, start, stop, status, logs, env, shell, sql, clean)
 
 
 def main() -> None:
@@ -152,6 +174,9 @@ def main() -> None:
         sub.set_defaults(run=command)
         if command is logs:
             sub.add_argument("service", nargs="?")
+        if command is sql:
+            sub.add_argument("query")
+            sub.add_argument("--on", default="dwh")
     args = parser.parse_args()
     try:
         code = args.run(Stack(), args)

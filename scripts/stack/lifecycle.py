@@ -75,6 +75,11 @@ def start(stack: Stack) -> dict[str, float]:
     return took
 
 
+def slowest(took: dict[str, float], most: int) -> str:
+    """The services and steps that took longest, for a line of text."""
+    return ", ".join(f"{name} {s:.0f} s" for name, s in sorted(took.items(), key=lambda i: -i[1])[:most])
+
+
 def _depth(name: str, jobs: dict[str, tuple[Callable[[], None], tuple[str, ...]]]) -> int:
     return 1 + max((_depth(other, jobs) for other in jobs[name][1]), default=0)
 

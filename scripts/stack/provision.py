@@ -85,7 +85,7 @@ def mysql_schema(stack: Stack, store: str) -> None:
         rows = 0
         for table in present:
             cursor.execute(f"SELECT EXISTS (SELECT 1 FROM `{table}`)")
-            rows += int(cursor.fetchall()[0][0])  # type: ignore[index, call-overload]
+            rows += int(cursor.fetchall()[0][0])
         if not lacking(script, tables_of(text), present, rows, database):
             return
         cursor.execute("SET FOREIGN_KEY_CHECKS = 0")

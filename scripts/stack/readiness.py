@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import mysql.connector
 import psycopg
@@ -15,15 +16,18 @@ def http(url: str) -> None:
     requests.get(url, timeout=2).raise_for_status()
 
 
-def mysql_connection(values: dict[str, str], store: str) -> mysql.connector.MySQLConnection:
-    """A connection to a store as its root."""
+def mysql_connection(values: dict[str, str], store: str, reader: bool = False) -> Any:
+    """A connection to a store as its root, or as the account that extracts."""
     key = f"MYSQL_{store.upper()}"
-    return mysql.connector.connect(  # type: ignore[return-value]
+    login = (
+        ("root", "MYSQL_ROOT_PASSWORD") if not reader else (values["ETL_READER_USER"], "ETL_READER_PASSWORD")
+    )
+    return mysql.connector.connect(
         host=values[f"{key}_HOST"],
         port=int(values[f"{key}_PORT"]),
         database=values[f"{key}_DB"],
-        user="root",
-        password=values["MYSQL_ROOT_PASSWORD"],
+        user=login[0],
+        password=values[login[1]],
         connection_timeout=5,
         autocommit=True,
     )
@@ -44,6 +48,19 @@ def postgres_connection(settings: Settings, database: str = "postgres") -> psyco
         user=settings.postgres_user,
         password=settings.postgres_password,
         dbname=database,
+        connect_timeout=5,
+        autocommit=True,
+    )
+
+
+def warehouse_connection(settings: Settings) -> psycopg.Connection:
+    """A connection to the warehouse as the role that only reads."""
+    return psycopg.connect(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.dwh_reader_user,
+        password=settings.dwh_reader_password,
+        dbname=settings.dwh_db,
         connect_timeout=5,
         autocommit=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
 import jinja2
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
 from scripts.stack.context import Stack, StackError
 from scripts.stack.services import Service
