@@ -51,13 +51,16 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: data day sql verify
+.PHONY: data day ledger sql verify
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
 	@$(PY) -m tallyhouse.generate data --scale $(SCALE)
 
 day: $(READY) ## Play one more business day onto the running stores
 	@$(PY) -m tallyhouse.generate day
+
+ledger: $(READY) ## The ledger of each subject's last night: make ledger ARGS="--last 2"
+	@$(PY) -m tallyhouse.ledger print $(ARGS)
 
 ON ?= dwh
 sql: $(READY) ## Ask the warehouse, or a store: make sql Q="SELECT 1" ON=orders

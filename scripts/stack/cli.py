@@ -18,6 +18,7 @@ from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
 from scripts.stack.services import services
 from scripts.stack.supervise import Supervisor
+from scripts.stack.testing import run_tests, test_stack
 from tallyhouse.settings import SettingsError
 
 
@@ -154,6 +155,11 @@ def demo(stack: Stack, _: argparse.Namespace) -> int:
     return run_demo(stack)
 
 
+def test(_: Stack, args: argparse.Namespace) -> int:
+    """Run all tests on a fresh stack of their own."""
+    return run_tests(test_stack(), args.arguments)
+
+
 def clean(stack: Stack, _: argparse.Namespace) -> int:
     """Remove all data of a stopped stack."""
     lifecycle.clean(stack)
@@ -161,7 +167,7 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (demo, setup, start, stop, status, logs, env, shell, sql, clean)
+COMMANDS = (demo, test, setup, start, stop, status, logs, env, shell, sql, clean)
 
 
 def main() -> None:
@@ -174,6 +180,8 @@ def main() -> None:
         sub.set_defaults(run=command)
         if command is logs:
             sub.add_argument("service", nargs="?")
+        if command is test:
+            sub.add_argument("arguments", nargs=argparse.REMAINDER)
         if command is sql:
             sub.add_argument("query")
             sub.add_argument("--on", default="dwh")

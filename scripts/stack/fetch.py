@@ -164,6 +164,23 @@ def ensure_java(stack: Stack) -> None:
     del stack.java_home  # look again
 
 
+def ensure_chromium(stack: Stack) -> str:
+    """The browser of the web UI's tests.
+
+    Returns:
+        Its program.
+
+    Raises:
+        StackError: there is none and it may not be installed from here.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        install_packages(stack, "chromium")
+        found = shutil.which("chromium")
+    return found or ""
+
+
 def make(artifact: Artifact) -> float:
     """Make one artifact; a kill leaves only a hidden folder that nothing reads.
 
