@@ -180,12 +180,13 @@ def main() -> None:
         sub.set_defaults(run=command)
         if command is logs:
             sub.add_argument("service", nargs="?")
-        if command is test:
-            sub.add_argument("arguments", nargs=argparse.REMAINDER)
         if command is sql:
             sub.add_argument("query")
             sub.add_argument("--on", default="dwh")
-    args = parser.parse_args()
+    args, unknown = parser.parse_known_args()
+    if unknown and args.run is not test:
+        parser.error(f"unknown: {' '.join(unknown)}")
+    args.arguments = unknown  # pytest's
     try:
         code = args.run(Stack(), args)
     except (StackError, SettingsError) as error:
