@@ -20,9 +20,9 @@ def run_job(job: Callable[[str, str], None]) -> None:
     parser.add_argument("--subject", required=True, help="such as techmarket")
     parser.add_argument("--run-id", required=True, help="the run whose raw batches are committed")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(name)s %(message)s")
-    # py4j logs every call at INFO.
-    logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s")
+    # Of the libraries only warnings: py4j and Great Expectations log every call at INFO.
+    logging.getLogger("spark_jobs").setLevel(logging.INFO)
     try:
         job(arguments.subject, arguments.run_id)
     except TallyhouseError as error:

@@ -23,7 +23,7 @@ from spark_jobs.session import build_session
 from spark_jobs.typed import BadValuesError
 from tallyhouse.contracts import load_subject
 
-log = logging.getLogger("transform")
+log = logging.getLogger("spark_jobs.transform")
 
 
 def transform(subject_name: str, run_id: str) -> None:

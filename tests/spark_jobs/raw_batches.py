@@ -282,7 +282,7 @@ def techmarket(orders: int, seed: int = 7) -> dict[str, list[dict[str, Any]]]:
                 {
                     "id": uuid(11, i),
                     "payment_id": uuid(10, i),
-                    "amount": subtotal,
+                    "amount": subtotal + 75,
                     "currency": "UAH",
                     "reason": "defect",
                     "refunded_at": at + timedelta(days=3),

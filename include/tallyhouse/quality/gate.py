@@ -1,0 +1,179 @@
+"""Runs suites over typed batches on Spark.
+
+Importing this module takes seconds: it loads Great Expectations.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from tallyhouse.contracts import TableContract
+from tallyhouse.quality.suites import columns_of, read_suite
+
+# Read when Great Expectations is imported: it would send usage data otherwise.
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+import great_expectations as gx  # noqa: E402
+from great_expectations.core import (  # noqa: E402
+    ExpectationSuiteValidationResult,
+    ExpectationValidationResult,
+    RunIdentifier,
+)
+from great_expectations.data_context.data_context.ephemeral_data_context import (
+    EphemeralDataContext,
+)
+from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402
+from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier  # noqa: E402
+
+# Counts, and a few values that break the rule; the index of every row that does would not fit in memory.
+RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 10}
+HIDDEN = "(personal data)"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An expectation that a batch does not meet.
+
+    Attributes:
+        expectation: Its type, in Great Expectations' words.
+        column: What it is about: a column, several with commas between, or a description.
+        unexpected: Rows that break it; None where it is not about rows.
+        sample: A value that breaks it; of personal data only that it is there.
+    """
+
+    expectation: str
+    column: str
+    unexpected: int | None
+    sample: str | None
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """How a batch did.
+
+    Attributes:
+        success: Whether it meets every expectation.
+        rows: Its rows.
+        failed: The expectations that it does not meet.
+        details: Great Expectations' own result, as JSON; None for an empty batch.
+    """
+
+    success: bool
+    rows: int
+    failed: tuple[Failure, ...] = ()
+    details: dict[str, Any] | None = None
+
+    def report(self) -> dict[str, Any]:
+        """What `quality.json` says of the suite."""
+        return {
+            "success": self.success,
+            "rows": self.rows,
+            "failed": [asdict(failure) for failure in self.failed],
+        }
+
+
+class Gate:
+    """Suites over the batches of one run.
+
+    Attributes:
+        context: Great Expectations' context, in memory; `data_docs` renders it.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        context = gx.get_context(mode="ephemeral")
+        assert isinstance(context, EphemeralDataContext)  # noqa: S101 - what the mode says
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        self.context = context
+        # A batch is read from the lake once; the caller's frame is let go after its suite.
+        self._source = context.data_sources.add_spark("raw", persist=True)
+        self._run = RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))
+
+    def check(self, batch: DataFrame, contract: TableContract, rows: int) -> SuiteResult:
+        """Runs a table's suite.
+
+        Args:
+            batch: Its typed rows.
+            contract: The table.
+            rows: How many there are; an empty batch meets every suite.
+
+        Raises:
+            TallyhouseError: The table has no suite.
+            RuntimeError: An expectation could not be computed at all.
+        """
+        name = contract.qualified_name
+        suite = self.context.suites.add(gx.ExpectationSuite(**read_suite(contract)))
+        if not rows:
+            return SuiteResult(success=True, rows=0)
+        asset = self._source.add_dataframe_asset(name)
+        definition = self.context.validation_definitions.add(
+            gx.ValidationDefinition(
+                name=name, data=asset.add_batch_definition_whole_dataframe("batch"), suite=suite
+            )
+        )
+        try:
+            result = definition.run(
+                batch_parameters={"dataframe": batch}, result_format=RESULT_FORMAT, run_id=self._run
+            )
+            failed = tuple(_failure(one, batch, contract) for one in result.results if not one.success)
+        finally:
+            batch.unpersist()
+        self._hide_personal_data(result, contract)
+        return SuiteResult(bool(result.success), rows, failed, result.to_json_dict())  # type: ignore[no-untyped-call]
+
+    def _hide_personal_data(self, result: ExpectationSuiteValidationResult, contract: TableContract) -> None:
+        """Takes personal data out of a result, here and where it was stored for the Data Docs."""
+        for one in result.results:
+            if set(_columns(one)) & set(contract.pii):
+                for key in ("partial_unexpected_list", "partial_unexpected_counts"):
+                    one.result.pop(key, None)
+        store = self.context.validation_results_store
+        for stored in store.list_keys():
+            assert isinstance(stored, ValidationResultIdentifier)  # noqa: S101 - what this store has
+            if stored.expectation_suite_identifier.name == contract.qualified_name:
+                store.update(stored, result)
+
+
+def _columns(result: ExpectationValidationResult) -> list[str]:
+    config = result.expectation_config
+    return columns_of({"kwargs": config.kwargs}) if config else []
+
+
+def _failure(result: ExpectationValidationResult, batch: DataFrame, contract: TableContract) -> Failure:
+    config = result.expectation_config
+    assert config is not None  # noqa: S101 - every result of a suite has it
+    if raised := _exception(result):
+        raise RuntimeError(f"{contract.qualified_name}: {config.type} {config.kwargs}: {raised}")
+    columns = _columns(result)
+    found = result.result
+    values = found.get("partial_unexpected_list") or []
+    sample = str(values[0]) if values else None
+    query = config.kwargs.get("unexpected_rows_query")
+    if query is not None:
+        # Great Expectations counts what the query finds and keeps none of it in this format.
+        first = batch.sparkSession.sql(query, batch=batch).first()
+        sample = str(first.asDict()) if first else None
+    elif "observed_value" in found and not values:
+        sample = f"observed {found['observed_value']}"
+    if sample is not None and set(columns) & set(contract.pii):
+        sample = HIDDEN
+    unexpected = found.get("unexpected_count", found.get("observed_value") if query else None)
+    return Failure(
+        config.type,
+        ", ".join(columns) or str(config.description or query or "table"),
+        unexpected if isinstance(unexpected, int) else None,
+        sample,
+    )
+
+
+def _exception(result: ExpectationValidationResult) -> str | None:
+    """What Great Expectations caught while it computed; it comes in two shapes."""
+    info = result.exception_info or {}
+    for one in [info, *(value for value in info.values() if isinstance(value, dict))]:
+        if one.get("raised_exception"):
+            return str(one.get("exception_message"))
+    return None

@@ -1,0 +1,92 @@
+"""The gate: runs each table's Great Expectations suite over a run's raw batch.
+
+    spark-submit spark_jobs/check.py --subject techmarket --run-id techmarket-20261121T104208-3f2a
+
+Writes `report/<subject>/run=<run_id>/quality.json`, each table's validation result beside it, and the
+run's Data Docs; then fails if a suite failed. Nothing else is written, so it can be run again at will.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+
+from spark_jobs.job_lake import JobLake
+from spark_jobs.main import run_job
+from spark_jobs.session import build_session
+from spark_jobs.typed import BAD, typed
+from tallyhouse.contracts import load_subject
+from tallyhouse.errors import TallyhouseError
+
+log = logging.getLogger("spark_jobs.check")
+
+
+def check(subject_name: str, run_id: str) -> None:
+    """Runs the gate of one run.
+
+    Args:
+        subject_name: Such as `techmarket`.
+        run_id: The run whose raw batches are committed.
+
+    Raises:
+        TallyhouseError: A suite failed, a batch is missing, or the lake cannot be reached.
+    """
+    started = time.monotonic()
+    subject = load_subject(subject_name)
+    lake = JobLake.from_environment()
+    batches = lake.batches(subject.tables, run_id)
+    with ThreadPoolExecutor(1) as aside:
+        # Great Expectations takes as long to import as the JVM to start: side by side.
+        importing = aside.submit(import_module, "tallyhouse.quality.gate")
+        spark = build_session(f"check {run_id}")
+        gate = importing.result().Gate(run_id)
+    log.info("session and Great Expectations after %.1f s", time.monotonic() - started)
+
+    report = f"report/{subject.name}/run={run_id}"
+    results = {}
+    for contract in subject.tables:
+        name = contract.qualified_name
+        if name not in batches:
+            continue
+        rows = batches[name].rows
+        batch = (
+            typed(lake.read_batch(spark, batches[name]), contract).drop(BAD)
+            if rows
+            else spark.createDataFrame([], "nothing int")
+        )
+        results[name] = gate.check(batch, contract, rows)
+        lake.lake.write_json(f"{report}/validation/{name}.json", results[name].details)
+    log.info("%d suites after %.1f s", len(results), time.monotonic() - started)
+
+    docs = import_module("tallyhouse.quality.data_docs")
+    site = docs.Site(subject.name, run_id)
+    path = site.publish(gate.context, lake.lake)
+    url = os.environ.get("DATA_DOCS_URL", "http://127.0.0.1:8003").rstrip("/") + path
+    failed = [(name, failure) for name, result in results.items() for failure in result.failed]
+    lake.lake.write_json(
+        f"{report}/quality.json",
+        {
+            "success": not failed,
+            "suites": {name: result.report() for name, result in results.items()},
+            "data_docs_url": url,
+        },
+    )
+    docs.write_index(lake.lake)
+    log.info("Data Docs after %.1f s: %s", time.monotonic() - started, url)
+    if failed:
+        name, first = failed[0]
+        count = "" if first.unexpected is None else f" in {first.unexpected} rows"
+        sample = "" if first.sample is None else f", such as {first.sample}"
+        more = f"; {len(failed) - 1} more expectations failed" if len(failed) > 1 else ""
+        raise TallyhouseError(
+            f"{first.expectation}({first.column}) failed{count}{sample}{more}",
+            where=f"{name}, run {run_id}",
+            remedy=f"Nothing was published; see {url}, mend the source or the suite, and run again.",
+        )
+
+
+if __name__ == "__main__":
+    run_job(check)
