@@ -51,9 +51,10 @@ class Night:
         if not warehouse.filled(self.subject.tables):
             yield None
             return
-        with warehouse.keys(self.spark, self.subject.name, self.run_id) as self.keys:
+        with warehouse.keys(self.spark, self.subject.name, self.run_id) as keys:
+            self.keys = keys
             try:
-                yield self.keys
+                yield keys
             finally:
                 self.keys = None
 

@@ -75,17 +75,12 @@ def _value(column: ContractColumn, wire_type: str) -> Column:
     cast = wire.try_cast(column.type.spark)
     if kind is Kind.BOOLEAN:
         return F.when(wire.try_cast("int").isin(0, 1), cast)
-    if wire_type != "string":
-        return cast
-    match kind:
-        case Kind.DATE:
-            return F.when(wire.rlike(_DATE), cast)
-        case Kind.TIMESTAMP:
-            return F.when(wire.rlike(_TIMESTAMP), cast)
-        case Kind.DECIMAL:
-            return F.when(wire.rlike(rf"^-?\d+(\.\d{{0,{column.type.scale}}}0*)?$"), cast)
-        case _:
-            return cast
+    form = {
+        Kind.DATE: _DATE,
+        Kind.TIMESTAMP: _TIMESTAMP,
+        Kind.DECIMAL: rf"^-?\d+(\.\d{{0,{column.type.scale}}}0*)?$",
+    }.get(kind)
+    return F.when(wire.rlike(form), cast) if form and wire_type == "string" else cast
 
 
 def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> dict[str, int]:
@@ -110,10 +105,11 @@ def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> d
     found = raw.agg(*aggregates).first()
     assert found is not None  # noqa: S101 - an aggregate without GROUP BY has one row
     counts = {name: found[name] for name in contract.column_names if found[name]}
-    samples = [
-        f"{count} in {name} (such as {found[f'{name}_sample']['v']!r} of key {found[f'{name}_sample']['key']})"
-        for name, count in counts.items()
-    ]
+    samples = []
+    for name, count in counts.items():
+        sample = found[f"{name}_sample"]
+        value = "personal data" if name in contract.pii else repr(sample["v"])
+        samples.append(f"{count} in {name} (such as {value} of key {sample['key']})")
     raise BadValuesError(
         f"values that their type cannot hold: {', '.join(samples)}",
         where=f"{contract.qualified_name}, run {run_id}",

@@ -104,7 +104,8 @@ class Warehouse:
                 connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(left)))
             connection.execute(
                 sql.SQL(
-                    "CREATE UNLOGGED TABLE staging.{} (kind text NOT NULL, id text NOT NULL, since timestamptz)"
+                    "CREATE UNLOGGED TABLE staging.{} "
+                    "(kind text NOT NULL, id text NOT NULL, since timestamptz)"
                 ).format(sql.Identifier(name))
             )
             try:
@@ -196,7 +197,8 @@ class Keys:
 
     def _having(self, column: str, kind: str) -> str:
         # bpchar is the type of CHAR(n): compared as text, the column's index would not serve.
-        return f"WHERE t.{column} IN (SELECT k.id::bpchar FROM staging.{self.table} AS k WHERE k.kind = '{kind}')"
+        keys = f"SELECT k.id::bpchar FROM staging.{self.table} AS k WHERE k.kind = '{kind}'"
+        return f"WHERE t.{column} IN ({keys})"
 
 
 _templates = Environment(loader=FileSystemLoader(_FOLDER), undefined=StrictUndefined, autoescape=False)  # noqa: S701

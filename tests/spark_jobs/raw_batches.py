@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from tallyhouse.contracts import Kind, TableContract, load_subject
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
 
@@ -96,7 +97,7 @@ def uuid(kind: int, number: int) -> str:
 
 def techmarket(orders: int, seed: int = 7) -> dict[str, list[dict[str, Any]]]:
     """Rows of every TechMarket table around so many orders (about ten rows an order in all)."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311
     start = datetime(2025, 1, 1, tzinfo=UTC)
     stamp = datetime(2026, 1, 1, 1, 0, tzinfo=UTC)
     technical = {"created_at": stamp, "updated_at": stamp}

@@ -18,8 +18,8 @@ from tallyhouse.quality.suites import columns_of, read_suite
 # Read when Great Expectations is imported: it would send usage data otherwise.
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 
-import great_expectations as gx  # noqa: E402
-from great_expectations.core import (  # noqa: E402
+import great_expectations as gx
+from great_expectations.core import (
     ExpectationSuiteValidationResult,
     ExpectationValidationResult,
     RunIdentifier,
@@ -27,8 +27,8 @@ from great_expectations.core import (  # noqa: E402
 from great_expectations.data_context.data_context.ephemeral_data_context import (
     EphemeralDataContext,
 )
-from great_expectations.data_context.types.base import ProgressBarsConfig  # noqa: E402
-from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier  # noqa: E402
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier
 
 # Counts, and a few values that break the rule; the index of every row that does would not fit in memory.
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 10}
