@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         "transform",
         "quality",
         "monitoring",
+        "airflow",
         "ml",
         "other",
     )
