@@ -71,8 +71,6 @@ class AirflowToPipelineInfoOperator(BaseOperator):
             url = f"{conn.schema or 'http'}://{conn.host}:{conn.port}/pipelines"
             since = _position(connection)
             for run in AirflowApiHook(http_conn_id=self.airflow_conn_id).finished_runs(since, where):
-                if run["dag_id"] == context["dag"].dag_id and run["state"] == "success":
-                    continue  # its own quiet rounds, one every ten minutes, would bury the rest
                 self._post(url, run, self._record(connection, run), where)
                 _move(connection, datetime.fromisoformat(run["end_date"]))
                 posted += 1
@@ -112,7 +110,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         }
         return {
             "pipeline_name": run["dag_id"],
-            "pipeline_type": "airflow",
+            "pipeline_type": "etl" if ours else "monitoring",
             "environment": self.environment,
             "script_name": run["dag_run_id"],
             "date_code": (run["logical_date"] or run["end_date"])[:10].replace("-", ""),
