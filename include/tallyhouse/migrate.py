@@ -30,6 +30,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from jinja2 import Environment, StrictUndefined
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.settings import ROOT, Settings, SettingsError, load_settings
@@ -107,7 +108,7 @@ def _warehouse(settings: Settings) -> Iterator[Connection]:
         settings.dwh_db,
     )
     where = f"PostgreSQL {settings.postgres_host}:{settings.postgres_port}/{settings.dwh_db}"
-    with _one_line_errors(where), create_engine(url).begin() as connection:
+    with _one_line_errors(where), create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         yield connection
 
@@ -123,7 +124,7 @@ def _clickhouse(settings: Settings) -> Iterator[Connection]:
         "default",
     )
     where = f"ClickHouse {settings.clickhouse_host}:{settings.clickhouse_http_port}"
-    with _one_line_errors(where), create_engine(url).connect() as connection:
+    with _one_line_errors(where), create_engine(url, poolclass=NullPool).connect() as connection:
         yield connection
 
 

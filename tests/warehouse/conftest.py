@@ -1,0 +1,165 @@
+"""A migrated warehouse of its own for each test, and a ClickHouse of its own for the session."""
+
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+import psycopg
+import pytest
+from clickhouse_connect.driver.client import Client
+from psycopg import sql
+
+from tallyhouse.migrate import migrate_clickhouse, migrate_warehouse
+from tallyhouse.settings import ROOT, Settings
+from tests.warehouse.schema import tables
+
+Insert = Callable[..., None]
+
+
+def administrator(settings: Settings) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.postgres_user,
+        password=settings.postgres_password,
+        dbname="postgres",
+        autocommit=True,
+    )
+
+
+def owner(settings: Settings) -> psycopg.Connection[Any]:
+    return psycopg.connect(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.dwh_user,
+        password=settings.dwh_password,
+        dbname=settings.dwh_db,
+        autocommit=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_database(settings: Settings) -> Iterator[Callable[..., Settings]]:
+    """Makes a database that is dropped when the session ends; returns the settings that lead to it."""
+    made = []
+
+    def make(template: str = "template1") -> Settings:
+        name = f"warehouse_test_{secrets.token_hex(4)}"
+        with administrator(settings) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
+                    *map(sql.Identifier, (name, settings.dwh_user, template))
+                )
+            )
+        made.append(name)
+        return settings.model_copy(update={"dwh_db": name})
+
+    yield make
+    with administrator(settings) as connection:
+        for name in made:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty(make_database: Callable[..., Settings]) -> Settings:
+    """Leads to a database without any schema."""
+    return make_database()
+
+
+@pytest.fixture(scope="session")
+def template(make_database: Callable[..., Settings]) -> Settings:
+    """Leads to a migrated database that nobody writes to."""
+    migrated = make_database()
+    migrate_warehouse(migrated)
+    return migrated
+
+
+@pytest.fixture
+def warehouse(
+    template: Settings, make_database: Callable[..., Settings]
+) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the owner's to a migrated warehouse of the test's own."""
+    with owner(make_database(template.dwh_db)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def insert(warehouse: psycopg.Connection[Any]) -> Insert:
+    """Inserts rows into a table of the warehouse; columns that the test does not name get fillers."""
+
+    def insert_rows(table: str, rows: list[dict[str, Any]], into: str | None = None) -> None:
+        described = tables()[table]
+        names = [column.name for column in described.columns]
+        with warehouse.cursor() as cursor:
+            cursor.executemany(
+                sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                    sql.Identifier(*(into or table).split(".")),
+                    sql.SQL(", ").join(map(sql.Identifier, names)),
+                    sql.SQL(", ").join(sql.Placeholder() * len(names)),
+                ),
+                [list(described.row(row).values()) for row in rows],
+            )
+
+    return insert_rows
+
+
+@pytest.fixture(scope="session")
+def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an embedded ClickHouse with a folder of its own."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    folder = tmp_path_factory.mktemp("clickhouse")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "scripts.chdb_server", "--path", str(folder / "data"), "--port", str(port)],
+        cwd=ROOT,
+        stdout=(folder / "log").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        for _ in range(120):
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, Path(folder / "log").read_text()
+            time.sleep(0.25)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture
+def clickhouse_settings(settings: Settings, clickhouse_port: int) -> Settings:
+    return settings.model_copy(
+        update={
+            "clickhouse_host": "127.0.0.1",
+            "clickhouse_http_port": clickhouse_port,
+            "clickhouse_user": "default",
+            "clickhouse_password": "",
+        }
+    )
+
+
+@pytest.fixture
+def clickhouse_server(clickhouse_settings: Settings) -> Iterator[Client]:
+    """A client of a ClickHouse without a database `dwh`."""
+    with clickhouse_connect.get_client(
+        host="127.0.0.1", port=clickhouse_settings.clickhouse_http_port, compress=False, tz_mode="aware"
+    ) as client:
+        client.command("DROP DATABASE IF EXISTS dwh SYNC")
+        yield client
+
+
+@pytest.fixture
+def clickhouse(clickhouse_server: Client, clickhouse_settings: Settings) -> Client:
+    """A client of a migrated ClickHouse."""
+    migrate_clickhouse(clickhouse_settings)
+    return clickhouse_server
