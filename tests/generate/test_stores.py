@@ -215,6 +215,28 @@ def test_days_repeat_and_stay_sound(stores: Stores) -> None:
     _sound(stores)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 16])
+def test_a_killed_day_leaves_sound_stores(stores: Stores, rows: int) -> None:
+    assert main(["data", "--scale", "0.05", "--seed", "11"]) == 0
+    count = "SELECT COUNT(*) FROM payments"
+    before = stores.one("payments", count)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tallyhouse.generate", "day"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "include")},
+    )
+    deadline = time.monotonic() + 60
+    while stores.one("payments", count) < before + rows and child.poll() is None:
+        assert time.monotonic() < deadline
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    _sound(stores)
+    while (status := main(["day", "--deletes"])) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert status == 0
+    assert stores.one("catalog", "SELECT DATE(MAX(valid_from)) FROM product_prices") == date(2026, 1, 3)
+    _sound(stores)
+
+
 def _sound(stores: Stores) -> None:
     """What must hold in the stores at any time, in plain SQL."""
     wrong_line = "SELECT COUNT(*) FROM order_items WHERE line_total <> quantity * unit_price - discount"
