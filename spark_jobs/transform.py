@@ -74,7 +74,7 @@ def transform(subject_name: str, run_id: str) -> None:
     tables = {name: as_json(result) for name, result in results.items() if isinstance(result, TableReport)}
     log.info("accepted %d tables after %.1f s", len(tables), time.monotonic() - started)
 
-    if spark is not None:
+    if spark is not None and subject.models:
         rows = {name.partition(".")[2]: table["accepted"] for name, table in tables.items()}
         night = Night(spark, lake, subject, run_id, rows)
         import_module(f"spark_jobs.subjects.{subject.name}").build(night)
