@@ -83,7 +83,7 @@ def check(subject_name: str, run_id: str) -> None:
         more = f"; {len(failed) - 1} more expectations failed" if len(failed) > 1 else ""
         raise TallyhouseError(
             f"{first.expectation}({first.column}) failed{count}{sample}{more}",
-            where=f"{name}, run {run_id}",
+            where=f"{name} in run {run_id}",
             remedy=f"Nothing was published; see {url}, mend the source or the suite, and run again.",
         )
 

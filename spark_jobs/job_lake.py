@@ -110,6 +110,6 @@ def _check_columns(manifest: Manifest, table: TableContract) -> None:
     if missing or extra:
         raise TallyhouseError(
             f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",
-            where=f"{table.qualified_name}, run {manifest.run_id}",
+            where=f"{table.qualified_name} in run {manifest.run_id}",
             remedy="Extract the table again under the contract of now.",
         )

@@ -112,7 +112,7 @@ def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> d
         samples.append(f"{count} in {name} (such as {value} of key {sample['key']})")
     raise BadValuesError(
         f"values that their type cannot hold: {', '.join(samples)}",
-        where=f"{contract.qualified_name}, run {run_id}",
+        where=f"{contract.qualified_name} in run {run_id}",
         remedy="Mend them in the source, or change the column's type in its DBML, and run again.",
         counts=counts,
     )
