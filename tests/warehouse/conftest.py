@@ -1,4 +1,4 @@
-"""A migrated warehouse of its own for each test, and a ClickHouse of its own for the session."""
+"""A migrated warehouse that each test finds fresh, and a ClickHouse of its own for the session."""
 
 import secrets
 import socket
@@ -23,13 +23,13 @@ from tests.warehouse.schema import tables
 Insert = Callable[..., None]
 
 
-def administrator(settings: Settings) -> psycopg.Connection[Any]:
+def administrator(settings: Settings, database: str = "postgres") -> psycopg.Connection[Any]:
     return psycopg.connect(
         host=settings.postgres_host,
         port=settings.postgres_port,
         user=settings.postgres_user,
         password=settings.postgres_password,
-        dbname="postgres",
+        dbname=database,
         autocommit=True,
     )
 
@@ -46,17 +46,15 @@ def owner(settings: Settings) -> psycopg.Connection[Any]:
 
 
 @pytest.fixture(scope="session")
-def make_database(settings: Settings) -> Iterator[Callable[..., Settings]]:
+def make_database(settings: Settings) -> Iterator[Callable[[], Settings]]:
     """Makes a database that is dropped when the session ends; returns the settings that lead to it."""
     made = []
 
-    def make(template: str = "template1") -> Settings:
+    def make() -> Settings:
         name = f"warehouse_test_{secrets.token_hex(4)}"
         with administrator(settings) as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
-                    *map(sql.Identifier, (name, settings.dwh_user, template))
-                )
+                sql.SQL("CREATE DATABASE {} OWNER {}").format(*map(sql.Identifier, (name, settings.dwh_user)))
             )
         made.append(name)
         return settings.model_copy(update={"dwh_db": name})
@@ -68,25 +66,23 @@ def make_database(settings: Settings) -> Iterator[Callable[..., Settings]]:
 
 
 @pytest.fixture
-def empty(make_database: Callable[..., Settings]) -> Settings:
+def empty(make_database: Callable[[], Settings]) -> Settings:
     """Leads to a database without any schema."""
     return make_database()
 
 
 @pytest.fixture(scope="session")
-def template(make_database: Callable[..., Settings]) -> Settings:
-    """Leads to a migrated database that nobody writes to."""
-    migrated = make_database()
-    migrate_warehouse(migrated)
-    return migrated
+def migrated(make_database: Callable[[], Settings]) -> Settings:
+    """Leads to a migrated database in which nothing is ever committed."""
+    settings = make_database()
+    migrate_warehouse(settings)
+    return settings
 
 
 @pytest.fixture
-def warehouse(
-    template: Settings, make_database: Callable[..., Settings]
-) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of the owner's to a migrated warehouse of the test's own."""
-    with owner(make_database(template.dwh_db)) as connection:
+def warehouse(migrated: Settings) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of the owner's to a migrated warehouse; what the test does is rolled back."""
+    with owner(migrated) as connection, connection.transaction(force_rollback=True):
         yield connection
 
 

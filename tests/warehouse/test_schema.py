@@ -1,5 +1,6 @@
 """One source of truth: contracts, DBML, PostgreSQL and ClickHouse hold the same columns."""
 
+import re
 from typing import Any
 
 import psycopg
@@ -47,7 +48,8 @@ def test_migrated_warehouse_is_what_the_dbml_says(warehouse: psycopg.Connection[
                format_type(a.atttypid, a.atttypmod), c.is_nullable = 'YES'
         FROM information_schema.columns AS c
         JOIN pg_attribute AS a
-          ON a.attrelid = format('%I.%I', c.table_schema, c.table_name)::regclass AND a.attname = c.column_name
+          ON a.attrelid = format('%I.%I', c.table_schema, c.table_name)::regclass
+          AND a.attname = c.column_name
         WHERE c.table_schema IN ('etl', 'ods', 'staging', 'dwh') AND c.table_name <> 'schema_version'
         ORDER BY c.table_schema, c.table_name, c.ordinal_position
         """
@@ -86,7 +88,8 @@ def test_migrated_warehouse_is_what_the_dbml_says(warehouse: psycopg.Connection[
 @pytest.mark.integration
 def test_ledger_closes_by_itself(warehouse: psycopg.Connection[Any]) -> None:
     warehouse.execute(
-        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status) VALUES ('r', 's', 'd', 'm', 'running')"
+        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status) "
+        "VALUES ('r', 's', 'd', 'm', 'running')"
     )
     warehouse.execute(
         "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value) "
@@ -111,9 +114,8 @@ def test_clickhouse_has_the_star_schema_of_postgres(clickhouse: Client) -> None:
     for table, column, type_ in clickhouse.query(
         "SELECT table, name, type FROM system.columns WHERE database = 'dwh' ORDER BY table, position"
     ).result_rows:
-        if type_.startswith("LowCardinality("):
-            type_ = type_.removeprefix("LowCardinality(").removesuffix(")")
-        found.setdefault(table, []).append((column, type_))
+        low = re.fullmatch(r"LowCardinality\((.*)\)", type_)
+        found.setdefault(table, []).append((column, low[1] if low else type_))
     star = {table.name: table for table in tables().values() if table.schema == "dwh"}
     assert {name: found[name] for name in star} == {
         name: [(c.name, clickhouse_type(c)) for c in table.columns] for name, table in star.items()
@@ -139,5 +141,5 @@ def test_both_engines_are_seeded_alike(
     left = warehouse.execute(f"SELECT * FROM dwh.{table} ORDER BY {key}").fetchall()
     right = clickhouse.query(f"SELECT * FROM dwh.{table} ORDER BY {key}").result_rows
     assert left == right
-    assert [row[0] for row in left][0] == -1
+    assert left[0][0] == -1
     assert len(left) == (7671 if table == "dim_date" else 1)

@@ -1,0 +1,182 @@
+"""ods/apply.sql against PostgreSQL: what is new, newer, the same or older."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+from tallyhouse.contracts import TableContract, load_source
+from tallyhouse.publish import sql as statements
+from tests.warehouse.conftest import Insert
+
+pytestmark = pytest.mark.integration
+
+STAGED = "staging.a table"  # the name has to be quoted
+INVENTORY = load_source("catalog").table("inventory")  # two columns in its key
+PANCAKES = load_source("pancake").table("pancakes")  # no cursor
+
+
+class Night:
+    """Stages rows and applies them, as a publish does."""
+
+    def __init__(self, warehouse: psycopg.Connection[Any], insert: Insert, contract: TableContract) -> None:
+        self.warehouse = warehouse
+        self.insert = insert
+        self.contract = contract
+        self.table = f"ods.{contract.name}"
+
+    def apply(self, *rows: dict[str, Any]) -> tuple[int, int, int]:
+        staged = sql.Identifier(*STAGED.split("."))
+        self.warehouse.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(staged))
+        self.warehouse.execute(
+            sql.SQL("CREATE TABLE {} (LIKE {})").format(staged, sql.Identifier(*self.table.split(".")))
+        )
+        self.insert(self.table, list(rows), STAGED)
+        statement = statements.render(
+            "dwh/ods/apply.sql",
+            staging='staging."a table"',
+            table=self.contract.name,
+            columns=self.contract.column_names,
+            key=self.contract.key,
+            cursor=self.contract.cursor,
+        )
+        answer = self.warehouse.execute(statement)
+        assert [column.name for column in answer.description or ()] == ["inserted", "updated", "unchanged"]
+        (counts,) = answer.fetchall()
+        return counts  # type: ignore[no-any-return]
+
+    def rows(self, columns: str) -> list[tuple[Any, ...]]:
+        return self.warehouse.execute(f"SELECT {columns} FROM {self.table} ORDER BY 1, 2").fetchall()
+
+
+def stock(code: str, quantity: int, updated: str, snapshot: str = "01", run: str = "r1") -> dict[str, Any]:
+    return {
+        "product_id": "p",
+        "warehouse_code": code,
+        "quantity": quantity,
+        "updated_at": f"2026-01-{updated} 00:00:00+00",
+        "_snapshot": f"2026-01-{snapshot} 12:00:00+00",
+        "_run": run,
+    }
+
+
+@pytest.fixture
+def inventory(warehouse: psycopg.Connection[Any], insert: Insert) -> Night:
+    return Night(warehouse, insert, INVENTORY)
+
+
+@pytest.fixture
+def pancakes(warehouse: psycopg.Connection[Any], insert: Insert) -> Night:
+    return Night(warehouse, insert, PANCAKES)
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [t for s in ("auth", "catalog", "orders", "payments", "pancake") for t in load_source(s).tables],
+)
+def test_every_table_takes_a_row_once(
+    warehouse: psycopg.Connection[Any], insert: Insert, contract: TableContract
+) -> None:
+    night = Night(warehouse, insert, contract)
+    assert night.apply() == (0, 0, 0)
+    assert night.apply({}) == (1, 0, 0)
+    assert night.apply({}) == (0, 0, 1)
+    assert warehouse.execute(f"SELECT count(*) FROM {night.table}").fetchone() == (1,)
+
+
+def test_new_newer_same_and_older(inventory: Night) -> None:
+    assert inventory.apply(*(stock(code, 1, "02") for code in "abcde")) == (5, 0, 0)
+    counts = inventory.apply(
+        stock("a", 2, "03", "04", "r2"),  # newer
+        stock("b", 1, "02", "04", "r2"),  # the same, seen again: keeps its own run
+        stock("c", 2, "01", "04", "r2"),  # older, although seen later
+        stock("d", 2, "02", "04", "r2"),  # the same cursor, a later snapshot, other values
+        stock("f", 1, "02", "04", "r2"),  # new
+    )
+    assert counts == (1, 2, 2)
+    assert inventory.rows("warehouse_code, quantity, _run") == [
+        ("a", 2, "r2"),
+        ("b", 1, "r1"),
+        ("c", 1, "r1"),
+        ("d", 2, "r2"),
+        ("e", 1, "r1"),
+        ("f", 1, "r2"),
+    ]
+
+
+def test_null_is_a_value(pancakes: Night) -> None:
+    first = {"id": 1, "taste_notes": None, "_snapshot": "2026-01-01 00:00:00+00"}
+    second = {"id": 1, "taste_notes": "warm", "_snapshot": "2026-01-02 00:00:00+00"}
+    third = {"id": 1, "taste_notes": None, "_snapshot": "2026-01-03 00:00:00+00"}
+    assert [pancakes.apply(row) for row in (first, first, second, third)] == [
+        (1, 0, 0),
+        (0, 0, 1),
+        (0, 1, 0),
+        (0, 1, 0),
+    ]
+
+
+def test_without_a_cursor_the_later_snapshot_wins(pancakes: Night) -> None:
+    def row(name: str, day: int) -> dict[str, Any]:
+        return {"id": 1, "name": name, "_snapshot": f"2026-01-{day:02} 00:00:00+00"}
+
+    assert pancakes.apply(row("old", 2)) == (1, 0, 0)
+    assert pancakes.apply(row("older", 1)) == (0, 0, 1)
+    assert pancakes.apply(row("new", 3)) == (0, 1, 0)
+    assert pancakes.rows("id, name") == [(1, "new")]
+
+
+def test_a_deleted_row_that_comes_back_is_revived(inventory: Night) -> None:
+    inventory.apply(stock("a", 1, "02", "02"))
+    inventory.warehouse.execute(
+        "UPDATE ods.inventory SET _deleted_at = '2026-01-03', _snapshot = '2026-01-03 12:00:00+00'"
+    )
+    # An extract from before the deletion does not undo it.
+    assert inventory.apply(stock("a", 1, "02", "02")) == (0, 0, 1)
+    assert inventory.rows("warehouse_code, _deleted_at IS NULL") == [("a", False)]
+    assert inventory.apply(stock("a", 1, "02", "04", "r4")) == (0, 1, 0)
+    assert inventory.rows("warehouse_code, _deleted_at IS NULL, _run") == [("a", True, "r4")]
+
+
+def test_a_key_staged_twice_does_not_go_unnoticed(inventory: Night) -> None:
+    with pytest.raises(psycopg.errors.UniqueViolation), inventory.warehouse.transaction():
+        inventory.apply(stock("a", 1, "02"), stock("a", 2, "02"))
+    inventory.apply(stock("a", 1, "02"))
+    counts = inventory.apply(stock("a", 2, "03"), stock("a", 3, "04"))
+    assert sum(counts) != 2
+
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@given(
+    # What a source showed over time: for each key the ages that were extracted, by which snapshot.
+    sightings=st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12
+    ),
+    data=st.data(),
+)
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_order_and_grouping_gives_the_same_rows(
+    inventory: Night, sightings: list[tuple[str, int, int]], data: st.DataObject
+) -> None:
+    rows = [
+        {
+            **stock(code, 100 + age, "01"),  # the source's values are a function of its own clock
+            "updated_at": BEGIN + timedelta(days=age),
+            "_snapshot": BEGIN + timedelta(days=10 + snapshot),
+        }
+        for code, age, snapshot in sightings
+    ]
+    expected = {code: 100 + max(a for c, a, _ in sightings if c == code) for code, _, _ in sightings}
+    inventory.warehouse.execute("TRUNCATE ods.inventory")
+    for row in [*data.draw(st.permutations(rows)), *data.draw(st.permutations(rows))]:
+        assert sum(inventory.apply(row)) == 1
+    assert dict(inventory.rows("warehouse_code, quantity")) == expected

@@ -1,0 +1,131 @@
+"""The migrations' runner: repeatable, safe side by side, and one line when something is wrong."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from psycopg import sql
+
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.migrate import main, migrate_clickhouse, migrate_warehouse
+from tallyhouse.settings import ROOT, Settings
+from tests.warehouse.conftest import administrator, owner
+
+pytestmark = pytest.mark.integration
+
+
+def numbers(folder: str) -> list[str]:
+    return sorted(file.name[:4] for file in (ROOT / "sql" / folder / "migrations").glob("*.sql"))
+
+
+def test_dry_run_changes_nothing_and_a_second_run_has_nothing_to_do(empty: Settings) -> None:
+    expected = numbers("dwh")
+    for dry_run, found in ((True, expected), (True, expected), (False, expected), (False, []), (True, [])):
+        assert [label[:4] for label in migrate_warehouse(empty, dry_run=dry_run)] == found
+
+
+def test_runs_side_by_side_apply_each_migration_once(empty: Settings) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        applied = [*pool.map(lambda _: migrate_warehouse(empty), range(4))]
+    assert sorted(len(labels) for labels in applied) == [0, 0, 0, len(numbers("dwh"))]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(empty: Settings) -> None:
+    with owner(empty) as connection:
+        connection.execute("CREATE SCHEMA dwh")
+    with pytest.raises(TallyhouseError, match=r'schema "dwh" already exists'):
+        migrate_warehouse(empty)
+    with owner(empty) as connection:
+        connection.execute("DROP SCHEMA dwh")
+        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname IN ('etl', 'ods')")
+        assert schemas.fetchall() == []
+    assert len(migrate_warehouse(empty)) == len(numbers("dwh"))
+
+
+def test_reader_reads_what_is_there_and_what_comes_later_and_writes_nothing(
+    empty: Settings, settings: Settings
+) -> None:
+    reader = "reader of the tests"  # quoted wherever it is used
+    with administrator(settings) as connection:
+        connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(reader)))
+        migrate_warehouse(empty.model_copy(update={"dwh_reader_user": reader}))  # no such role: no error
+        connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(reader)))
+    migrate_warehouse(empty.model_copy(update={"dwh_reader_user": reader}))
+    with owner(empty) as connection:
+        connection.execute("CREATE TABLE dwh.later (id integer)")
+        rights = connection.execute(
+            """
+            SELECT table_schema, privilege_type, count(*) FROM information_schema.role_table_grants
+            WHERE grantee = %s GROUP BY 1, 2 ORDER BY 1
+            """,
+            (reader,),
+        ).fetchall()
+        assert [row[:2] for row in rights] == [(schema, "SELECT") for schema in ("dwh", "etl", "ods")]
+        assert connection.execute(
+            "SELECT has_table_privilege(%s, 'dwh.later', 'SELECT')", (reader,)
+        ).fetchone() == (True,)
+    with administrator(settings, empty.dwh_db) as connection:
+        connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(reader)))
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(reader)))
+
+
+def test_clickhouse_is_migrated_once(
+    clickhouse_server: Client, clickhouse_settings: Settings, empty: Settings
+) -> None:
+    both = clickhouse_settings.model_copy(update={"dwh_db": empty.dwh_db})
+    expected = numbers("clickhouse")
+    assert [label[:4] for label in migrate_clickhouse(both, dry_run=True)] == expected
+    assert clickhouse_server.command("SELECT count() FROM system.databases WHERE name = 'dwh'") == 0
+    with ThreadPoolExecutor(3) as pool:
+        applied = [*pool.map(lambda _: migrate_clickhouse(both), range(3))]
+    assert sorted(len(labels) for labels in applied) == [0, 0, len(expected)]
+
+
+def test_clickhouse_goes_on_after_a_migration_that_died_half_way(
+    clickhouse: Client, clickhouse_settings: Settings
+) -> None:
+    counted = "SELECT count(), uniqExact(date_key) FROM dwh.dim_date"
+    before = clickhouse.query(counted).result_rows
+    clickhouse.command("TRUNCATE TABLE dwh.schema_version")
+    clickhouse.command("DROP TABLE dwh.mart_revenue_daily SYNC")
+    clickhouse.command("TRUNCATE TABLE dwh.dim_pancake")
+    assert [label[:4] for label in migrate_clickhouse(clickhouse_settings)] == numbers("clickhouse")
+    assert clickhouse.query(counted).result_rows == before
+    assert clickhouse.command("SELECT count() FROM dwh.dim_pancake") == 1
+    assert clickhouse.command("SELECT count() FROM dwh.mart_revenue_daily") == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "migrate", "said"),
+    [
+        ({"postgres_port": 1}, migrate_warehouse, "PostgreSQL 127.0.0.1:1/"),
+        ({"dwh_db": "not_there"}, migrate_warehouse, 'database "not_there" does not exist'),
+        ({"clickhouse_http_port": 1}, migrate_clickhouse, "ClickHouse 127.0.0.1:1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    empty: Settings, wrong: dict[str, object], migrate: Callable[[Settings], list[str]], said: str
+) -> None:
+    with pytest.raises(TallyhouseError) as error:
+        migrate(empty.model_copy(update=wrong))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert empty.dwh_password not in str(error.value)
+
+
+def test_command_line(
+    empty: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DWH_DB", empty.dwh_db)
+    assert main(["dwh", "--dry-run"]) == 0
+    assert main(["dwh"]) == 0
+    assert main(["dwh"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    count = len(numbers("dwh"))
+    assert [line.split()[1] for line in lines] == ["would"] * count + ["applied"] * count + ["up"]
+    monkeypatch.setenv("DWH_DB", "not_there")
+    assert main(["dwh"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("migrate: PostgreSQL ")
+    assert said.count("\n") == 1
