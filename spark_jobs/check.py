@@ -55,7 +55,7 @@ def check(subject_name: str, run_id: str) -> None:
         batch = (
             typed(lake.read_batch(spark, batches[name]), contract).drop(BAD)
             if rows
-            else spark.createDataFrame([], "nothing int")
+            else spark.range(0).toDF("nothing")
         )
         results[name] = gate.check(batch, contract, rows)
         lake.lake.write_json(f"{report}/validation/{name}.json", results[name].details)

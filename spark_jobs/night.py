@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from spark_jobs.accepted import schema_of
 from spark_jobs.job_lake import JobLake
@@ -70,7 +72,7 @@ class Night:
         """Tonight's accepted rows of a table."""
         contract = self.contract(table)
         if not self.touched(table):
-            return self.spark.createDataFrame([], schema_of(contract))
+            return empty(self.spark, schema_of(contract))
         folder = f"accepted/{contract.source}/{table}/run={self.run_id}"
         return self.spark.read.schema(schema_of(contract)).parquet(self.lake.uri(folder))
 
@@ -102,7 +104,17 @@ class Night:
     def increment(self, model: str, schema: str) -> DataFrame:
         """An increment that was written, read back."""
         folder = self.lake.uri(f"increment/{model}/run={self.run_id}")
-        return self.spark.read.schema(schema.replace(";", ",")).parquet(folder)
+        return self.spark.read.schema(schema).parquet(folder)
+
+
+def empty(spark: SparkSession, schema: str) -> DataFrame:
+    """A frame without rows that the optimizer knows to be empty.
+
+    `createDataFrame([])` would start a Python worker to say the same.
+    """
+    fields = StructType.fromDDL(schema)
+    row = spark.range(1).select(*(F.lit(None).cast(field.dataType).alias(field.name) for field in fields))
+    return row.where(F.lit(False))
 
 
 def in_parallel[A, B](function: Callable[[A], B], items: Mapping[A, object] | list[A]) -> list[B]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from tallyhouse.contracts import TableContract
 
@@ -51,10 +52,10 @@ def conform(rows: DataFrame, schema: str) -> DataFrame:
 
     Args:
         rows: With at least those columns.
-        schema: `name type` pairs with commas between.
+        schema: As DDL.
     """
-    fields = [part.strip().split(" ", 1) for part in schema.replace("\n", " ").split(";") if part.strip()]
-    return rows.select(*(F.col(name).cast(type_).alias(name) for name, type_ in fields))
+    fields = StructType.fromDDL(schema)
+    return rows.select(*(F.col(field.name).cast(field.dataType).alias(field.name) for field in fields))
 
 
 def newest_of(accepted: DataFrame, ods: DataFrame | None, contract: TableContract) -> DataFrame:

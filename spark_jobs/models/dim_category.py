@@ -8,8 +8,8 @@ from pyspark.sql import functions as F
 from spark_jobs.models.common import conform, surrogate_key
 
 SCHEMA = """
-    category_key bigint; category_id string; parent_category_id string; name string; name_uk string;
-    slug string; level smallint; path string; root_name string; is_active boolean
+    category_key bigint, category_id string, parent_category_id string, name string, name_uk string,
+    slug string, level smallint, path string, root_name string, is_active boolean
 """
 SOURCE = "catalog.categories"
 MAX_LEVELS = 8

@@ -8,10 +8,10 @@ from pyspark.sql import functions as F
 from spark_jobs.scd2 import versions
 
 SCHEMA = """
-    customer_key bigint; customer_id string; user_id string; full_name string; email string; phone string;
-    segment string; marketing_opt_in boolean; country string; region string; city string; locale string;
-    is_active boolean; is_verified boolean; registered_at timestamp; version_at timestamp;
-    valid_from timestamp; valid_to timestamp; is_current boolean
+    customer_key bigint, customer_id string, user_id string, full_name string, email string, phone string,
+    segment string, marketing_opt_in boolean, country string, region string, city string, locale string,
+    is_active boolean, is_verified boolean, registered_at timestamp, version_at timestamp,
+    valid_from timestamp, valid_to timestamp, is_current boolean
 """
 SOURCE = "orders.customers"
 

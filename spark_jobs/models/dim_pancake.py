@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from spark_jobs.models.common import conform, surrogate_key
 
 SCHEMA = """
-    pancake_key bigint; pancake_id int; name string; syrup_type string; is_buttery boolean
+    pancake_key bigint, pancake_id int, name string, syrup_type string, is_buttery boolean
 """
 SOURCE = "pancake.pancakes"
 

@@ -8,8 +8,8 @@ from pyspark.sql import functions as F
 from spark_jobs.models.common import conform, surrogate_key
 
 SCHEMA = """
-    payment_method_key bigint; method_id smallint; code string; name string; provider string;
-    is_online boolean; is_active boolean
+    payment_method_key bigint, method_id smallint, code string, name string, provider string,
+    is_online boolean, is_active boolean
 """
 SOURCE = "payments.payment_methods"
 

@@ -10,9 +10,9 @@ from spark_jobs.models.common import or_unknown, surrogate_key
 from spark_jobs.scd2 import versions
 
 SCHEMA = """
-    product_key bigint; product_id string; sku string; name string; brand string; category_id string;
-    category_key bigint; list_price decimal(12,2); list_currency string; is_active boolean;
-    launched_on date; version_at timestamp; valid_from timestamp; valid_to timestamp; is_current boolean
+    product_key bigint, product_id string, sku string, name string, brand string, category_id string,
+    category_key bigint, list_price decimal(12,2), list_currency string, is_active boolean,
+    launched_on date, version_at timestamp, valid_from timestamp, valid_to timestamp, is_current boolean
 """
 SOURCE = "catalog.products"
 

@@ -9,10 +9,10 @@ from spark_jobs.models.common import business_date, conform, date_key
 from spark_jobs.scd2 import assign
 
 SCHEMA = """
-    order_item_id string; order_id string; order_number string; line_number smallint;
-    customer_key bigint; product_key bigint; category_key bigint; date_key int; business_date date;
-    ordered_at timestamp; status string; channel string; ship_country string; ship_region string;
-    ship_city string; currency string; quantity int; unit_price decimal(12,2); discount decimal(12,2);
+    order_item_id string, order_id string, order_number string, line_number smallint,
+    customer_key bigint, product_key bigint, category_key bigint, date_key int, business_date date,
+    ordered_at timestamp, status string, channel string, ship_country string, ship_region string,
+    ship_city string, currency string, quantity int, unit_price decimal(12,2), discount decimal(12,2),
     line_total decimal(14,2)
 """
 

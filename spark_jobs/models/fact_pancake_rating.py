@@ -9,8 +9,8 @@ from spark_jobs.models import dim_pancake
 from spark_jobs.models.common import business_date, conform, date_key, surrogate_key
 
 SCHEMA = """
-    pancake_id int; pancake_key bigint; date_key int; business_date date; created_at timestamp;
-    fluffiness_level int; magical_factor decimal(6,2); taste_notes string
+    pancake_id int, pancake_key bigint, date_key int, business_date date, created_at timestamp,
+    fluffiness_level int, magical_factor decimal(6,2), taste_notes string
 """
 
 

@@ -10,9 +10,9 @@ from spark_jobs.models.common import business_date, conform, date_key, or_unknow
 from spark_jobs.scd2 import assign
 
 SCHEMA = """
-    payment_id string; order_id string; customer_key bigint; payment_method_key bigint; date_key int;
-    business_date date; attempted_at timestamp; settled_at timestamp; status string;
-    failure_reason string; amount decimal(14,2); currency string
+    payment_id string, order_id string, customer_key bigint, payment_method_key bigint, date_key int,
+    business_date date, attempted_at timestamp, settled_at timestamp, status string,
+    failure_reason string, amount decimal(14,2), currency string
 """
 
 

@@ -10,9 +10,9 @@ from spark_jobs.models.fact_payment import with_method
 from spark_jobs.scd2 import assign
 
 SCHEMA = """
-    refund_id string; payment_id string; order_id string; customer_key bigint;
-    payment_method_key bigint; date_key int; business_date date; refunded_at timestamp;
-    amount decimal(14,2); currency string; reason string
+    refund_id string, payment_id string, order_id string, customer_key bigint,
+    payment_method_key bigint, date_key int, business_date date, refunded_at timestamp,
+    amount decimal(14,2), currency string, reason string
 """
 
 

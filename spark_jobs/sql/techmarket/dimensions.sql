@@ -24,12 +24,12 @@ WHERE pp.id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'price')
 UNION ALL
 SELECT
     'product',
-    p.id
-FROM ods.products AS p
+    d.product_id
+FROM dwh.dim_product AS d
 WHERE
-    p.category_id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'category')
+    d.category_id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'category')
     AND NOT EXISTS (
         SELECT 1
         FROM ods.categories AS c
-        WHERE c.id = p.category_id
+        WHERE c.id = d.category_id
     )

@@ -1,6 +1,6 @@
 -- Closes tonight's keys over the joins of the facts, an order with all that hangs on it being the unit:
--- orders whose payment or shipping address changed; whose way to pay is new; whose customer or product
--- has a version that is new, where an event of the order falls into it.
+-- orders whose payment or shipping address changed; whose way to pay or category is new; whose customer
+-- or product has a version that is new, where an event of the order falls into it.
 INSERT INTO {{ keys }} (kind, id)
 SELECT
     'order',
@@ -55,3 +55,16 @@ INNER JOIN ods.orders AS o ON i.order_id = o.id
 WHERE
     k.kind = 'changed product'
     AND o.ordered_at >= k.since
+UNION
+SELECT
+    'order',
+    i.order_id
+FROM ods.order_items AS i
+INNER JOIN dwh.dim_product AS d ON i.product_id = d.product_id
+WHERE
+    d.category_id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'category')
+    AND NOT EXISTS (
+        SELECT 1
+        FROM ods.categories AS c
+        WHERE c.id = d.category_id
+    )

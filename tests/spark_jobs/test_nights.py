@@ -1,0 +1,260 @@
+"""Transform and publish, night after night, against a warehouse of its own.
+
+Each model's law (`sql/dwh/models/*/law.sql`) is the oracle: it compares the whole model with the whole
+of `ods` in PostgreSQL, so a row that a night should have touched and did not shows at once.
+"""
+
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_jobs.transform import transform
+from spark_jobs.typed import BadValuesError
+from spark_jobs.warehouse import Warehouse
+from tallyhouse.contracts import load_subject
+from tallyhouse.lake import Lake
+from tallyhouse.migrate import migrate_warehouse
+from tallyhouse.publish.postgres import publish
+from tallyhouse.publish.run import open_run
+from tallyhouse.settings import Settings
+from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_subject
+
+pytestmark = pytest.mark.integration
+
+Rows = dict[str, list[dict[str, Any]]]
+FIRST = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
+
+
+class House:
+    """A warehouse and a lake, and nights of them."""
+
+    def __init__(self, address: str, lake: Lake) -> None:
+        self.address = address
+        self.lake = lake
+        self.nights = 0
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.address)
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return connection.execute(query).fetchall()
+
+    def raw(self, rows: Rows, subject: str = "techmarket", at: datetime | None = None) -> str:
+        with self.connect() as connection:
+            run_id = open_run(
+                connection, subject, dag_id="d", dag_run_id="r", logical_date=None, full_refresh=False
+            )
+        write_subject(self.lake, subject, run_id, rows, snapshot_at=at or self.next_snapshot())
+        return run_id
+
+    def next_snapshot(self) -> datetime:
+        self.nights += 1
+        return FIRST + timedelta(days=self.nights - 1)
+
+    def night(self, rows: Rows, subject: str = "techmarket", at: datetime | None = None) -> dict[str, Any]:
+        """One whole night; publishing raises unless every law holds."""
+        run_id = self.raw(rows, subject, at)
+        transform(subject, run_id)
+        publish(self.connect, self.address, self.lake, load_subject(subject), run_id)
+        assert self.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'") == []
+        report: dict[str, Any] = self.lake.read_json(f"report/{subject}/run={run_id}/transform.json")
+        return report
+
+    def image(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every row of every model."""
+        models = load_subject("techmarket").models
+        return {model: sorted(map(str, self.ask(f"SELECT * FROM dwh.{model}"))) for model in models}
+
+
+@pytest.fixture
+def house(
+    postgres_scratch: str,
+    settings: Settings,
+    tmp_path: Path,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> House:
+    parts = urlsplit(postgres_scratch)
+    migrate_warehouse(settings.model_copy(update={"dwh_db": parts.path.lstrip("/")}))
+    monkeypatch.setenv("LAKE_BASE", tmp_path.as_uri())
+    monkeypatch.setenv("DWH_JDBC_URL", f"jdbc:postgresql://{parts.hostname}:{parts.port}{parts.path}")
+    monkeypatch.setenv("DWH_USER", str(parts.username))
+    monkeypatch.setenv("DWH_PASSWORD", str(parts.password))
+    return House(postgres_scratch, Lake.local(str(tmp_path)))
+
+
+def changed(row: dict[str, Any], at: datetime, **values: Any) -> dict[str, Any]:
+    return {**deepcopy(row), **values, "updated_at": at}
+
+
+def test_nights(house: House) -> None:
+    rows = techmarket(40)
+    report = house.night(rows)
+    assert report["models"]["fact_order_line"] == len(rows["order_items"])
+    assert report["tables"]["orders.order_items"]["control_totals"]["quantity"]["raw"] == str(
+        sum(row["quantity"] for row in rows["order_items"])
+    )
+    first = house.image()
+
+    # What a window reads again changes nothing, and costs no facts that nothing points at.
+    report = house.night({"customers": rows["customers"][:3], "products": rows["products"][:2]})
+    assert house.image() == first
+    assert report["models"]["dim_customer"] == 3
+    assert report["models"]["fact_order_line"] == 0
+
+    report = house.night({})
+    assert house.image() == first
+    assert set(report["models"].values()) == {0}
+
+    day = FIRST + timedelta(days=3, hours=-1)
+    known, known_payment = rows["orders"][0], rows["payments"][7]
+    old_customer = next(c for c in rows["customers"] if c["id"] == known["customer_id"])
+    new_order = changed(
+        known,
+        day,
+        id=uuid(8, 900),
+        order_number="TM-900",
+        customer_id=uuid(4, 900),
+        shipping_address_id=uuid(5, 900),
+        ordered_at=day + timedelta(hours=2),
+    )
+    item = changed(rows["order_items"][0], day, id=uuid(9, 9001), order_id=new_order["id"])
+    house.night(
+        {
+            # A version begins; facts of before keep the old one, an order of after takes the new one.
+            "customers": [
+                changed(old_customer, day, segment="vip"),
+                changed(rows["customers"][1], day, id=uuid(4, 900), email="new@example.com"),
+            ],
+            "users": [changed(rows["users"][2], day, is_verified=False)],
+            "addresses": [
+                changed(rows["addresses"][3], day, city="Львів"),
+                changed(rows["addresses"][1], day, id=uuid(5, 900), customer_id=uuid(4, 900)),
+            ],
+            "categories": [changed(rows["categories"][1], day, name="Renamed")],
+            "products": [changed(rows["products"][0], day, name="Renamed")],
+            "product_prices": [
+                changed(
+                    rows["product_prices"][2], day, id=uuid(3, 900), valid_from=day, price=Decimal("1.00")
+                )
+            ],
+            "payment_methods": [changed(rows["payment_methods"][0], day, name="Renamed")],
+            "orders": [
+                new_order,
+                changed(
+                    known,
+                    day,
+                    id=uuid(8, 901),
+                    order_number="TM-901",
+                    ordered_at=day + timedelta(hours=3),
+                ),
+                changed(rows["orders"][5], day, status="returned"),
+            ],
+            "order_items": [
+                item,
+                changed(
+                    item, day, id=uuid(9, 9002), order_id=uuid(8, 901), product_id=rows["products"][0]["id"]
+                ),
+                # Their order, product and payment come a night later.
+                changed(item, day, id=uuid(9, 9003), order_id=uuid(8, 902)),
+                changed(item, day, id=uuid(9, 9004), line_number=2, product_id=uuid(2, 902)),
+            ],
+            "payments": [
+                changed(known_payment, day, id=uuid(10, 902), order_id=uuid(8, 902), method_id=9),
+            ],
+            "refunds": [
+                changed(rows["refunds"][0], day, id=uuid(11, 900), payment_id=known_payment["id"]),
+                changed(rows["refunds"][0], day, id=uuid(11, 901), payment_id=uuid(10, 903)),
+            ],
+        }
+    )
+    key = "SELECT {1}_key FROM dwh.fact_{0} WHERE {0}_id = '{2}'"
+    segments = house.ask(
+        "SELECT f.order_id, c.segment FROM dwh.fact_order_line AS f "
+        "JOIN dwh.dim_customer AS c USING (customer_key) "
+        f"WHERE c.customer_id = '{old_customer['id']}' AND f.order_id IN ('{known['id']}', '{uuid(8, 901)}')"
+    )
+    assert set(segments) <= {(known["id"], "regular"), (uuid(8, 901), "vip")}
+    assert (uuid(8, 901), "vip") in segments
+    assert house.ask(
+        f"SELECT count(*) FROM dwh.dim_customer WHERE customer_id = '{old_customer['id']}' AND NOT is_current"
+    ) == [(1,)]
+    assert house.ask(key.format("payment", "customer", uuid(10, 902))) == [(-1,)]
+    assert house.ask(key.format("payment", "payment_method", uuid(10, 902))) == [(-1,)]
+    assert house.ask(key.format("refund", "customer", uuid(11, 901))) == [(-1,)]
+    assert house.ask(
+        f"SELECT product_key, category_key FROM dwh.fact_order_line WHERE order_item_id = '{uuid(9, 9004)}'"
+    ) == [(-1, -1)]
+    assert house.ask("SELECT count(*) FROM dwh.fact_order_line WHERE ordered_at IS NULL") == [(1,)]
+
+    day += timedelta(days=1)
+    house.night(
+        {
+            "orders": [changed(known, day, id=uuid(8, 902), order_number="TM-902", ordered_at=day)],
+            "products": [
+                changed(rows["products"][0], day, id=uuid(2, 902), sku="S-902", category_id=uuid(1, 90))
+            ],
+            "payments": [changed(known_payment, day, id=uuid(10, 903))],
+            "payment_methods": [changed(rows["payment_methods"][0], day, id=9, code="late")],
+        }
+    )
+    assert house.ask(
+        "SELECT count(*) FROM dwh.fact_order_line WHERE customer_key = -1 OR product_key = -1"
+    ) == [(0,)]
+    assert house.ask(
+        "SELECT count(*) FROM dwh.fact_payment WHERE customer_key = -1 OR payment_method_key = -1"
+    ) == [(0,)]
+    assert house.ask("SELECT count(*) FROM dwh.fact_refund WHERE customer_key = -1") == [(0,)]
+    # The category of the new product comes last of all.
+    assert house.ask("SELECT count(*) FROM dwh.fact_order_line WHERE category_key = -1") == [(1,)]
+    day += timedelta(days=1)
+    house.night({"categories": [changed(rows["categories"][0], day, id=uuid(1, 90), slug="late")]})
+    assert house.ask("SELECT count(*) FROM dwh.fact_order_line WHERE category_key = -1") == [(0,)]
+
+    # An older snapshot that is published late takes nothing back.
+    before = house.image()
+    house.night({"products": rows["products"][:1], "orders": rows["orders"][5:6]}, at=FIRST)
+    assert house.image() == before
+
+
+def test_pancakes_come_whole_every_night(house: House) -> None:
+    rows = pancakes(30)
+    house.night(rows, "pancake")
+    rows["pancakes"][4]["syrup_type"] = "honey"
+    report = house.night(rows, "pancake")
+    assert report["models"] == {"dim_pancake": 30, "fact_pancake_rating": 30}
+    assert house.ask("SELECT syrup_type FROM dwh.dim_pancake WHERE pancake_id = 5") == [("honey",)]
+
+
+def test_a_bad_value_stops_the_run(house: House) -> None:
+    rows = techmarket(5)
+    rows["products"][0]["launched_on"] = "0000-00-00"
+    run_id = house.raw(rows)
+    with pytest.raises(
+        BadValuesError, match=r"catalog\.products in .*: 1 in launched_on \(such as '0000-00-00'"
+    ):
+        transform("techmarket", run_id)
+    assert house.lake.keys("report") == []
+
+
+def test_the_table_of_keys_goes_whatever_happens(house: House, spark: SparkSession) -> None:
+    def left() -> list[tuple[Any, ...]]:
+        return house.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")
+
+    warehouse = Warehouse.from_environment()
+    with pytest.raises(RuntimeError, match="killed"), warehouse.keys(spark, "techmarket", "techmarket-1-a"):
+        assert left() == [("keys_techmarket_1_a",)]
+        raise RuntimeError("killed")
+    assert left() == []
+    with house.connect() as connection:
+        connection.execute("CREATE TABLE staging.keys_techmarket_0_f ()")
+    with warehouse.keys(spark, "techmarket", "techmarket-1-b"):
+        assert left() == [("keys_techmarket_1_b",)]
