@@ -100,9 +100,8 @@ def test_a_night_is_triggered_with_params_from_the_form(
     page.goto(f"{AIRFLOW}/{path.replace('dagRuns', 'runs')}")
     expect(page.get_by_text("Success").first).to_be_visible(timeout=60_000)
     page.screenshot(path=shots / "run.png")
-    page.goto(f"{AIRFLOW}/{path.replace('dagRuns', 'runs')}/tasks/check")
-    docs = page.get_by_role("link", name="Data Docs").or_(page.get_by_role("button", name="Data Docs"))
-    expect(docs.first).to_be_visible(timeout=60_000)
+    page.goto(f"{AIRFLOW}/{path.replace('dagRuns', 'runs')}/tasks/check/details")
+    expect(page.get_by_text("Data Docs", exact=True)).to_be_visible(timeout=60_000)
     page.screenshot(path=shots / "task.png")
 
     address = api.get(f"{path}/taskInstances/check/links")["extra_links"]["Data Docs"]
