@@ -71,12 +71,19 @@ verify: $(READY) ## Row counts of every table in every store
 
 ##@ Quality
 
-.PHONY: test check format
+.PHONY: test check format dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
-check: $(READY) ## Format, lint, types, SQL and schema drift
-	@$(STACK) check
+check: $(READY) ## Format, lint, types, SQL, and what is generated from what
+	@$(STACK) setup --quiet
+	@$(PY) -m scripts.check $(ARGS)
 
 format: $(READY) ## Mend formatting
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix --select I .
+
+dags-md: $(READY) ## Write docs/DAGS.md anew from the DAGs' docstrings
+	@$(PY) scripts/dags_md.py
+
+requirements: $(READY) ## Write requirements.txt anew from the lock
+	@$(PY) -m scripts.check --write-requirements

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import chdb
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import uvicorn
 from backports.zstd import ZstdDecompressor
 from chdb.state.sqlitelike import Connection, connect
@@ -170,7 +170,7 @@ async def insert(
     manager = engine.connection(params)
     conn = await run_in_threadpool(manager.__enter__)
     try:
-        stream = await run_in_threadpool(conn.send_insert, head, fmt)
+        stream: Any = await run_in_threadpool(conn.send_insert, head, fmt)
         try:
             async for chunk in data:
                 if chunk:
@@ -206,7 +206,8 @@ def execute(engine: Engine, params: dict[str, str], sql: str, fmt: str) -> Respo
     manager = engine.connection(params)
     conn = manager.__enter__()
     try:
-        stream = conn.send_query(sql, fmt, params=bound) if fmt in STREAMED and READS.match(sql) else None
+        reads = fmt in STREAMED and READS.match(sql)
+        stream: Any = conn.send_query(sql, fmt, params=bound) if reads else None
         # The first block before the status line, so that an error has its own status.
         first = stream.fetch() if stream else None
         if stream is None or first is None:  # a command, or an empty result, whose columns are wanted

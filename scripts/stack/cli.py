@@ -22,11 +22,13 @@ from scripts.stack.testing import run_tests, test_stack
 from tallyhouse.settings import SettingsError
 
 
-def setup(stack: Stack, _: argparse.Namespace) -> int:
+def setup(stack: Stack, args: argparse.Namespace) -> int:
     """Fetch the servers into the cache."""
     started = time.monotonic()
-    took = fetch.setup(stack)
+    took = fetch.setup(stack, quiet=args.quiet)
     stack.render()
+    if args.quiet and not took:
+        return 0
     slowest = f" (at the same time: {lifecycle.slowest(took, 3)})" if took else ""
     console.print(f"set up in {time.monotonic() - started:.1f} s{slowest}")
     return 0
@@ -180,6 +182,8 @@ def main() -> None:
         sub.set_defaults(run=command)
         if command is logs:
             sub.add_argument("service", nargs="?")
+        if command is setup:
+            sub.add_argument("--quiet", action="store_true", help="say nothing when nothing was missing")
         if command is sql:
             sub.add_argument("query")
             sub.add_argument("--on", default="dwh")

@@ -1,0 +1,129 @@
+"""Every linter and drift check of the repository: all of them, or those named.
+
+python -m scripts.check [name ...]
+python -m scripts.check --write-requirements
+"""
+
+import argparse
+import difflib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from tallyhouse.settings import ROOT, load_settings
+
+console = Console(highlight=False)
+
+REQUIREMENTS = ROOT / "requirements.txt"
+HEAD = """\
+# Exported from uv.lock by `make requirements`; do not edit. For Python 3.12.
+#
+# `pip install --no-deps -r requirements.txt` is what the lock says; the list is complete.
+# Without --no-deps, pip also compiles mysqlclient, which Airflow's MySQL provider asks for and nothing
+# here uses: that needs a C compiler and, on Debian, pkg-config and default-libmysqlclient-dev.
+"""
+TYPED_SCRIPTS = ("scripts/stack", "scripts/check.py", "scripts/chdb_server.py", "scripts/data_docs.py")
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str) -> str | None:
+    """Run a checker in the repository.
+
+    Returns:
+        What it said if it failed, else None.
+    """
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or f"failed with {done.returncode}" if done.returncode else None
+
+
+def parse_oltp() -> str | None:
+    """Parse the generated schemas in their dialects; their layout is the generator's affair."""
+    said = []
+    for script in sorted((ROOT / "sql/oltp").glob("*.sql")):
+        dialect = "postgres" if "pancake" in script.name else "mysql"
+        where = script.relative_to(ROOT)
+        said.append(run("sqlfluff", "lint", "--dialect", dialect, "--rules", "LT12", str(where)))
+    return "\n".join(filter(None, said)) or None
+
+
+def exported() -> str:
+    """The lock as requirements.txt.
+
+    Raises:
+        OSError: uv is not there.
+    """
+    uv = shutil.which("uv") or next(iter(load_settings().cache.glob("tools/uv-*/bin/uv")), None)
+    if uv is None:
+        raise OSError("uv: not found; scripts/bootstrap.sh installs it")
+    command = [str(uv), "export", "--frozen", "--no-hashes", "--no-dev", "--no-header", "--no-annotate"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # The lock leaves it out, for it writes into pyspark's folder; pip, which cannot, must at least
+    # take pyspark's own version.
+    kept = text.replace("pyspark-client==4.2.0 ; sys_platform == 'never'", "pyspark-client==4.2.0")
+    return HEAD + "".join(line for line in kept.splitlines(keepends=True) if "'never'" not in line)
+
+
+def requirements() -> str | None:
+    """See that requirements.txt is the lock's."""
+    here = REQUIREMENTS.read_text().splitlines() if REQUIREMENTS.exists() else []
+    differs = list(difflib.unified_diff(here, exported().splitlines(), "requirements.txt", "uv.lock", n=0))
+    return "\n".join([*differs[:12], "run `make requirements`"]) if differs else None
+
+
+CHECKS: dict[str, Callable[[], str | None]] = {
+    "format": lambda: run("ruff", "format", "--check", "."),
+    "lint": lambda: run("ruff", "check", "."),
+    "types": lambda: run("mypy", "include", "services", *TYPED_SCRIPTS),
+    "sql-dwh": lambda: run("sqlfluff", "lint", "sql/dwh"),
+    "sql-clickhouse": lambda: run("sqlfluff", "lint", "sql/clickhouse"),
+    "sql-oltp": parse_oltp,
+    "dbml": lambda: run("scripts/dbml.sh", "--check"),
+    "dags-md": lambda: run("python", "scripts/dags_md.py", "--check"),
+    "requirements": requirements,
+}
+
+
+def main() -> int:
+    """Run the checks, each to its end.
+
+    Returns:
+        1 if one failed.
+    """
+    parser = argparse.ArgumentParser(description="Every linter and drift check.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(CHECKS)}; all by default")
+    parser.add_argument("--write-requirements", action="store_true", help="export requirements.txt and stop")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(CHECKS):
+        parser.error(f"no check is called {', '.join(sorted(unknown))}")
+    if args.write_requirements:
+        REQUIREMENTS.write_text(exported())
+        return 0
+    failed = False
+    for name in args.names or CHECKS:
+        began = time.monotonic()
+        said = CHECKS[name]()
+        failed |= said is not None
+        sign = "[green]✓[/]" if said is None else "[red]✗[/]"
+        console.print(f"  {sign} {name} [dim]{time.monotonic() - began:.1f} s[/]")
+        if said is not None:
+            console.print(said, markup=False, soft_wrap=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
