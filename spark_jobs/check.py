@@ -63,14 +63,15 @@ def check(subject_name: str, run_id: str) -> None:
 
     docs = import_module("tallyhouse.quality.data_docs")
     site = docs.Site(subject.name, run_id)
-    path = site.publish(gate.context, lake.lake)
+    suites = {name: result.report() for name, result in results.items()}
+    path = site.publish(gate.context, lake.lake, suites)
     url = os.environ.get("DATA_DOCS_URL", "http://127.0.0.1:8003").rstrip("/") + path
     failed = [(name, failure) for name, result in results.items() for failure in result.failed]
     lake.lake.write_json(
         f"{report}/quality.json",
         {
             "success": not failed,
-            "suites": {name: result.report() for name, result in results.items()},
+            "suites": suites,
             "data_docs_url": url,
         },
     )

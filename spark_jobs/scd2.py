@@ -22,6 +22,8 @@ def versions(
 
     Versions are told apart by (natural key, `version_at`): the same state seen twice is one version.
     The first one is open to the past, each ends where the next begins, the last is open to the future.
+    A state that differs from the last version and yet has no later time of its own (an account that was
+    unlinked takes its time with it) begins a microsecond after that version.
 
     Args:
         current: One row a member: its attributes and `version_at` (UTC).
@@ -39,7 +41,8 @@ def versions(
         rows = current.withColumn(ADDED, F.lit(True))
         previous, following = F.lit(None), F.lit(None).cast("timestamp")
     else:
-        both = current.withColumn("_new", F.lit(1)).unionByName(
+        late = _after_the_last(current, existing.select(*attributes), natural_key)
+        both = late.withColumn("_new", F.lit(1)).unionByName(
             existing.select(*attributes).withColumn("_new", F.lit(0))
         )
         # Of one version seen on both sides, the older side comes first and gives way.
@@ -65,6 +68,26 @@ def versions(
             F.col("_following").isNull().alias("is_current"),
             ADDED,
         )
+    )
+
+
+def _after_the_last(current: DataFrame, existing: DataFrame, natural_key: str) -> DataFrame:
+    """Current states in their place after the last version; those that this version shows are left out."""
+    state = F.struct(*(name for name in current.columns if name != "version_at"))
+    last = existing.groupBy(F.col(natural_key).alias("_member")).agg(
+        F.max("version_at").alias("_last"), F.max_by(state, "version_at").alias("_state")
+    )
+    timeless = F.coalesce(F.col("version_at") < F.col("_last"), F.lit(False))
+    return (
+        current.join(last, F.col(natural_key) == F.col("_member"), "left")
+        .where(~timeless | ~state.eqNullSafe(F.col("_state")))
+        .withColumn(
+            "version_at",
+            F.when(timeless, F.col("_last") + F.expr("INTERVAL 0.000001 SECOND")).otherwise(
+                F.col("version_at")
+            ),
+        )
+        .select(*current.columns)
     )
 
 

@@ -7,7 +7,6 @@ costs the same every night, and past runs are never touched. What the sites shar
 from __future__ import annotations
 
 import hashlib
-import html
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from great_expectations.data_context.data_context.ephemeral_data_context import EphemeralDataContext
 
 from tallyhouse.lake import Lake
@@ -26,9 +26,14 @@ LISTED = 60
 
 _SITE = "run"
 _REPORT = re.compile(r"report/(?P<subject>[^/]+)/run=(?P<run_id>[^/]+)/quality\.json")
-# The pages would load styles and scripts from other people's servers when they are opened.
-_REMOTE = re.compile(r"<script[^>]*\bsrc=\"https?://[^>]*></script>|<link[^>]*\bhref=\"https?://[^>]*>")
-_STATIC = re.compile(r"(?<=[\"'(])((?:\.{1,2}/)*)static/")
+# The pages would load styles, scripts and a logo from other people's servers when they are opened.
+_REMOTE = re.compile(
+    r"<script[^>]*\bsrc=\"https?://[^>]*></script>"
+    r"|<link[^>]*\bhref=\"https?://[^>]*>"
+    r"|<img[^>]*\bsrc=\"https?://[^>]*>"
+)
+_STATIC = re.compile(r"(?<=[\"'(])[./]*static/images/")
+_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -48,24 +53,53 @@ class Site:
         """Folder of the site in the lake."""
         return f"{PREFIX}/{self.subject}/{self.run_id}"
 
-    def publish(self, context: EphemeralDataContext, lake: Lake) -> str:
+    def publish(self, context: EphemeralDataContext, lake: Lake, suites: dict[str, dict[str, Any]]) -> str:
         """Builds the site of what the context has validated and puts it into the lake.
+
+        Args:
+            context: What ran the suites.
+            lake: Where to.
+            suites: What `quality.json` says of each table's suite, by the table's name.
 
         Returns:
             The path of its first page below the address that serves the Data Docs.
         """
         with tempfile.TemporaryDirectory() as folder:
-            context.add_data_docs_site(_SITE, _configuration(folder))  # type: ignore[arg-type] # its type forgets sections
+            context.add_data_docs_site(_SITE, _configuration(folder))  # type: ignore[arg-type] # lacks sections
             context.build_data_docs(site_names=[_SITE])
             root = Path(folder)
-            pages = {
-                path.relative_to(root).as_posix(): path.read_text("utf-8") for path in root.rglob("*.html")
+            found = {
+                page.relative_to(root).as_posix(): page.read_text("utf-8") for page in root.rglob("*.html")
             }
-        prepared = {f"{self.key}/{name}": _own(page, name) for name, page in pages.items()}
+        pages = {name: _own(page, name) for name, page in found.items()}
+        pages["index.html"] = self._first_page(suites, set(pages))
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda item: _put(lake, *item), prepared.items()))
+            list(pool.map(lambda name: _put(lake, f"{self.key}/{name}", pages[name]), pages))
         _put_shared(lake)
         return f"/{self.subject}/{self.run_id}/index.html"
+
+    def _first_page(self, suites: dict[str, dict[str, Any]], pages: set[str]) -> str:
+        """The list of suites; Great Expectations' own is drawn by a script from another server."""
+        rows = []
+        for name, suite in suites.items():
+            folder = f"validations/{name.replace('.', '/')}/"
+            count = len(suite["failed"])
+            rows.append(
+                {
+                    "name": name,
+                    "link": next((page for page in sorted(pages) if page.startswith(folder)), None),
+                    "cells": [f"{suite['rows']:,}"],
+                    "success": suite["success"],
+                    "verdict": (f"{count} failed" if count else "passed") if suite["rows"] else "no rows",
+                }
+            )
+        return _page(
+            self.run_id,
+            f"Great Expectations suites of {self.subject} over this run's raw batches.",
+            "../../",
+            ["Table", "Rows", "Verdict"],
+            rows,
+        )
 
 
 def write_index(lake: Lake) -> None:
@@ -73,26 +107,38 @@ def write_index(lake: Lake) -> None:
     keys = [match for key in lake.keys("report") if (match := _REPORT.fullmatch(key))]
     # By the time in the run id, whatever the subject.
     keys.sort(key=lambda match: match["run_id"].removeprefix(f"{match['subject']}-"), reverse=True)
-    rows = [
-        _index_row(match["subject"], match["run_id"], lake.read_json(match[0])) for match in keys[:LISTED]
-    ]
-    page = (files("tallyhouse.quality") / "index.html").read_text("utf-8")
-    _put(lake, f"{PREFIX}/index.html", page.replace("<!-- runs -->", "\n".join(rows)))
-
-
-def _index_row(subject: str, run_id: str, report: dict[str, Any]) -> str:
-    suites = report["suites"].values()
-    failed = [name for name, suite in report["suites"].items() if not suite["success"]]
-    verdict = "passed" if report["success"] else f"failed: {', '.join(failed)}"
-    link = html.escape(f"{subject}/{run_id}/index.html")
-    cells = (
-        f'<a href="{link}">{html.escape(run_id)}</a>',
-        html.escape(subject),
-        f"{sum(1 for suite in suites if suite['rows'])} of {len(report['suites'])}",
-        f"{sum(suite['rows'] for suite in suites):,}",
-        f'<span class="{"passed" if report["success"] else "failed"}">{html.escape(verdict)}</span>',
+    rows = [_run_row(match["subject"], match["run_id"], lake.read_json(match[0])) for match in keys[:LISTED]]
+    page = _page(
+        "Data Docs",
+        f"What Great Expectations found in the raw batches of each run; the newest {LISTED} runs.",
+        "",
+        ["Run", "Subject", "Tables with rows", "Rows", "Verdict"],
+        rows,
     )
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    _put(lake, f"{PREFIX}/index.html", page)
+
+
+def _run_row(subject: str, run_id: str, report: dict[str, Any]) -> dict[str, Any]:
+    suites = report["suites"]
+    failed = [name for name, suite in suites.items() if not suite["success"]]
+    return {
+        "name": run_id,
+        "link": f"{subject}/{run_id}/index.html",
+        "cells": [
+            subject,
+            f"{sum(1 for suite in suites.values() if suite['rows'])} of {len(suites)}",
+            f"{sum(suite['rows'] for suite in suites.values()):,}",
+        ],
+        "success": report["success"],
+        "verdict": f"failed: {', '.join(failed)}" if failed else "passed",
+    }
+
+
+def _page(title: str, lead: str, root: str, head: list[str], rows: list[dict[str, Any]]) -> str:
+    template = jinja2.Template(
+        (_FOLDER / "index.html.j2").read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return str(template.render(title=title, lead=lead, root=root, head=head, rows=rows))
 
 
 def _configuration(folder: str) -> dict[str, Any]:
@@ -108,26 +154,22 @@ def _configuration(folder: str) -> dict[str, Any]:
 
 def _own(page: str, name: str) -> str:
     """A page that needs nobody else's server, and finds what is shared two folders above its site."""
-    depth = name.count("/")
-    style = f'<link rel="stylesheet" href="{"../" * (depth + 2)}static/pages.css">'
-    page = _STATIC.sub(r"\1../../static/", _REMOTE.sub("", page))
-    return page.replace("</head>", f"{style}\n</head>", 1)
+    static = "../" * (name.count("/") + 2) + "static/"
+    own = f'<link rel="stylesheet" href="{static}pages.css">\n<script defer src="{static}pages.js"></script>'
+    page = _STATIC.sub(static, _REMOTE.sub("", page))
+    return page.replace("</head>", f"{own}\n</head>", 1)
 
 
 def _put_shared(lake: Lake) -> None:
-    """Styles and images of all sites; once, unless they changed with a new version."""
-    theirs = Path(str(files("great_expectations"))) / "render" / "view" / "static"
-    shared = {
-        f"{PREFIX}/static/{path.relative_to(theirs).as_posix()}": path.read_bytes()
-        for pattern in ("styles/*.css", "images/*logo*", "images/favicon.ico")
-        for path in theirs.glob(pattern)
-    }
-    shared[f"{PREFIX}/static/pages.css"] = (files("tallyhouse.quality") / "pages.css").read_bytes()
-    digest = hashlib.sha256(b"".join(shared[key] for key in sorted(shared))).hexdigest()[:12]
+    """What all sites share; once, and again when a new version changes it."""
+    icon = Path(str(files("great_expectations"))) / "render" / "view" / "static" / "images" / "favicon.ico"
+    shared = {path.name: path.read_bytes() for path in (icon, _FOLDER / "pages.css", _FOLDER / "pages.js")}
+    digest = hashlib.sha256(b"".join(shared.values())).hexdigest()[:12]
     marker = f"{PREFIX}/static/version-{digest}"
     if marker not in lake.keys(f"{PREFIX}/static"):
-        for key, content in {**shared, marker: b""}.items():
-            _put(lake, key, content)
+        for name, content in shared.items():
+            _put(lake, f"{PREFIX}/static/{name}", content)
+        _put(lake, marker, b"")
 
 
 def _put(lake: Lake, key: str, content: str | bytes) -> None:

@@ -156,7 +156,7 @@ def _failure(result: ExpectationValidationResult, batch: DataFrame, contract: Ta
     if query is not None:
         # Great Expectations counts what the query finds and keeps none of it in this format.
         first = batch.sparkSession.sql(query, batch=batch).first()
-        sample = str(first.asDict()) if first else None
+        sample = ", ".join(f"{key} {value}" for key, value in first.asDict().items()) if first else None
     elif "observed_value" in found and not values:
         sample = f"observed {found['observed_value']}"
     if sample is not None and set(columns) & set(contract.pii):
