@@ -135,7 +135,10 @@ def postgres_databases(stack: Stack) -> None:
 
 
 def grant_reading(stack: Stack, database: str, owner: str, reader: str) -> None:
-    """Let a role read what an owner has made and will make in a database, and nothing else."""
+    """Let a role read what an owner has made and will make in a database's public schema, no more.
+
+    What it may read of the warehouse's own schemas, the migrations say.
+    """
     names = {"db": sql.Identifier(database), "owner": sql.Identifier(owner), "reader": sql.Identifier(reader)}
     with readiness.postgres_connection(stack.settings, database) as connection:
         for statement in (
@@ -143,8 +146,7 @@ def grant_reading(stack: Stack, database: str, owner: str, reader: str) -> None:
             "ALTER SCHEMA public OWNER TO {owner}",
             "GRANT USAGE ON SCHEMA public TO {reader}",
             "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT USAGE ON SCHEMAS TO {reader}",
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} GRANT SELECT ON TABLES TO {reader}",
+            "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT SELECT ON TABLES TO {reader}",
         ):
             connection.execute(sql.SQL(statement).format(**names))
 

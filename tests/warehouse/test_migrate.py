@@ -61,7 +61,9 @@ def test_reader_reads_what_is_there_and_what_comes_later_and_writes_nothing(
             """,
             (reader,),
         ).fetchall()
-        assert [row[:2] for row in rights] == [(schema, "SELECT") for schema in ("dwh", "etl", "ods")]
+        assert [row[:2] for row in rights] == [(schema, "SELECT") for schema in ("dwh", "etl")], (
+            "ods holds what analysts may not see"
+        )
         assert connection.execute(
             "SELECT has_table_privilege(%s, 'dwh.later', 'SELECT')", (reader,)
         ).fetchone() == (True,)
