@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scripts.stack import fetch, lifecycle, readiness
+from scripts.stack import provision as provisioning
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
 from scripts.stack.services import services
@@ -41,6 +42,14 @@ def start(stack: Stack, _: argparse.Namespace) -> int:
     slowest = f" (at the same time: {lifecycle.slowest(took, 4)})" if took else ""
     console.print(f"[green]the stack runs[/], after {time.monotonic() - started:.1f} s{slowest}")
     print_links(stack)
+    return 0
+
+
+def provision(stack: Stack, _: argparse.Namespace) -> int:
+    """Give running servers, such as docker-compose.yaml's, their databases, bucket and migrations."""
+    provisioning.provision(stack)
+    password = stack.secrets["AIRFLOW_ADMIN_PASSWORD"]
+    console.print(f"Airflow: user {stack.settings.airflow_admin_user}, password {password}")
     return 0
 
 
@@ -169,7 +178,7 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (demo, test, setup, start, stop, status, logs, env, shell, sql, clean)
+COMMANDS = (demo, test, setup, provision, start, stop, status, logs, env, shell, sql, clean)
 
 
 def main() -> None:

@@ -154,6 +154,11 @@ class Stack:
             java = Path(found).resolve() if found else None
         return java.parent.parent if java else None
 
+    @property
+    def spark_is_local(self) -> bool:
+        """Whether Spark runs in the driver alone; a cluster's executors must be able to reach the driver."""
+        return self.settings.spark_master.startswith("local")
+
     @cached_property
     def environment(self) -> dict[str, str]:
         """What every process of the stack runs with, beside what the machine gives."""
@@ -165,6 +170,7 @@ class Stack:
             "TALLYHOUSE_SPARK_JARS": str(self.spark_jars),
             "AIRFLOW_ADMIN_PASSWORD": secret["AIRFLOW_ADMIN_PASSWORD"],
             "PIPELINE_INFO_FILE": str(self.data / "pipeline_info" / "runs.jsonl"),
+            "DATA_DOCS_URL": s.data_docs_url,
             "DBML2SQL": str(self.dbml / "node_modules/.bin/dbml2sql"),
             "PYTHONPATH": ":".join(
                 str(self.root / part) for part in ("include", "plugins", ".")
@@ -179,9 +185,10 @@ class Stack:
             # Spark.
             "SPARK_HOME": str(site_packages / "pyspark"),
             "SPARK_CONF_DIR": str(self.run / "spark"),
-            "SPARK_LOCAL_IP": "127.0.0.1",
             "PYSPARK_PYTHON": sys.executable,
         }
+        if self.spark_is_local:
+            env["SPARK_LOCAL_IP"] = "127.0.0.1"
         if self.java_home:
             env["JAVA_HOME"] = str(self.java_home)
         return env | self._airflow()

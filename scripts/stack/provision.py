@@ -47,6 +47,17 @@ def steps(stack: Stack) -> list[Step]:
     ]
 
 
+def provision(stack: Stack) -> None:
+    """Do, one after the other, the steps that servers somebody else started need (docker-compose.yaml).
+
+    The stores' schemas are not among them: MySQL's image makes them from the same files.
+    """
+    stack.render()
+    for step in steps(stack):
+        if not step.name.startswith("schema-"):
+            step.run()
+
+
 def tables_of(script: str) -> set[str]:
     """Names of the tables that a generated schema makes."""
     return set(re.findall(r'^CREATE TABLE [`"](\w+)[`"]', script, re.MULTILINE))
@@ -211,6 +222,7 @@ def airflow_database(stack: Stack) -> None:
     stamp = stack.data / "postgres" / f"airflow-{version('apache-airflow')}.migrated"
     if not stamp.exists():
         run_logged(stack, "airflow-db-migrate", ["airflow", "db", "migrate"])
+        stamp.parent.mkdir(parents=True, exist_ok=True)  # not there where PostgreSQL is not ours
         stamp.touch()
 
 

@@ -1,0 +1,46 @@
+# Airflow, Spark and this repository's code, in one image: DAG processor, scheduler, triggerer, API server,
+# Spark's master and workers, and Data Docs all run from it, so that they cannot disagree on a version.
+# Built from the repository's root: docker build -f infrastructure/docker/airflow.Dockerfile .
+
+# -- the jars that Spark needs beside its own, as the native stack takes them
+FROM maven:3.9-eclipse-temurin-17 AS jars
+COPY scripts/stack/maven/pom.xml /build/pom.xml
+RUN mvn -B -q -f /build/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=/jars
+
+# -- the environment of uv.lock
+FROM python:3.12-slim-bookworm AS python
+RUN pip install --no-cache-dir uv==0.13.9
+WORKDIR /opt/tallyhouse
+COPY pyproject.toml uv.lock ./
+ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
+RUN uv sync --frozen --no-dev
+
+# -- what runs
+FROM python:3.12-slim-bookworm
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --create-home tallyhouse \
+ && install -d -o tallyhouse /var/lib/tallyhouse
+WORKDIR /opt/tallyhouse
+COPY --from=python /opt/tallyhouse/.venv .venv
+COPY --from=jars /jars /opt/cache/jars
+COPY pyproject.toml uv.lock ./
+COPY config config
+COPY docs/db docs/db
+COPY sql sql
+COPY scripts scripts
+COPY include include
+COPY plugins plugins
+COPY spark_jobs spark_jobs
+COPY dags dags
+ENV PATH=/opt/tallyhouse/.venv/bin:$PATH \
+    PYTHONPATH=/opt/tallyhouse/include:/opt/tallyhouse/plugins:/opt/tallyhouse \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    TALLYHOUSE_CACHE=/opt/cache TALLYHOUSE_LOCAL=/var/lib/tallyhouse
+# Where the code looks for them: a folder whose name tells what pom.xml they are of.
+RUN ln -s jars "$(python -c 'from scripts.stack.context import Stack; print(Stack().spark_jars)')"
+COPY infrastructure/docker/entrypoint.sh infrastructure/docker/entrypoint.sh
+USER tallyhouse
+VOLUME /var/lib/tallyhouse
+ENTRYPOINT ["/opt/tallyhouse/infrastructure/docker/entrypoint.sh"]
