@@ -161,10 +161,18 @@ def test_an_empty_window_is_published_too(shop: Shop) -> None:
 def test_a_run_left_open_by_a_death_is_taken_over_and_cannot_publish(shop: Shop) -> None:
     dead = shop.run([(1, "card")])
     heir = shop.run([(1, "card")])
-    with pytest.raises(TallyhouseError, match=r"the run is failed\. Start a new run"):
+    with pytest.raises(TallyhouseError, match=r"the run was overtaken by shop-\S+\. Start a new run"):
         shop.publish(dead)
     shop.publish(heir)
     assert shop.ask("SELECT status FROM etl.run ORDER BY started_at") == [("failed",), ("published",)]
+
+
+def test_a_failed_run_is_taken_up_again_by_clearing_its_task(shop: Shop) -> None:
+    run_id = shop.run([(1, "card")])
+    with shop.connect() as connection:
+        assert close_run(connection, run_id, "a task failed") == "failed"
+    shop.publish(run_id)
+    assert shop.ask("SELECT status FROM etl.run") == [("published",)]
 
 
 def test_closing_tells_what_became_of_the_run(shop: Shop) -> None:

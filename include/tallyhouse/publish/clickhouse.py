@@ -165,7 +165,8 @@ def _compare(connection: psycopg.Connection[Any], client: Client, model: str) ->
     with connection.transaction():
         exact = connection.execute(
             "SELECT column_name FROM information_schema.columns "
-            "WHERE table_schema = 'dwh' AND table_name = %s AND data_type = 'numeric' ORDER BY ordinal_position",
+            "WHERE table_schema = 'dwh' AND table_name = %s AND data_type = 'numeric' "
+            "ORDER BY ordinal_position",
             (model,),
         ).fetchall()
         columns = [row[0] for row in exact]

@@ -21,6 +21,7 @@ from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
+from tallyhouse.publish.run import lock_subject, may_publish
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +63,15 @@ def publish(
         The run's ledger up to the warehouse.
 
     Raises:
-        TallyhouseError: The ledger does not close; nothing was published, its lines are kept.
+        TallyhouseError: The run was overtaken by a later one, or its ledger does not close; nothing was
+            published, its lines are kept.
     """
     with connect() as connection:
-        status = _status(connection, run_id)
-        if status == "published":
-            log.info("run %s is published already: nothing to do", run_id)
-            return store.read(connection, run_id)
-        if status != "running":
-            raise TallyhouseError(
-                f"the run is {status or 'not known'}",
-                where=f"subject {subject.name} in run {run_id}",
-                remedy="Start a new run; it takes the same window again",
-            )
+        with connection.transaction():
+            lock_subject(connection, subject.name)
+            if not may_publish(connection, subject.name, run_id):
+                log.info("run %s is published already: nothing to do", run_id)
+                return store.read(connection, run_id)
         manifests = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, subject.tables)}
         report = lake.read_json(f"report/{subject.name}/run={run_id}/transform.json")
         taken = [table for table in subject.tables if table.qualified_name in manifests]
@@ -82,7 +79,10 @@ def publish(
         lines: list[Line] = []
         try:
             with connection.transaction():
-                connection.execute("SELECT 1 FROM etl.run WHERE run_id = %s FOR UPDATE", (run_id,))
+                # Asked again: another try, or a later run, may have come in while this one was staging.
+                lock_subject(connection, subject.name)
+                if not may_publish(connection, subject.name, run_id):
+                    return store.read(connection, run_id)
                 # The laws join whole tables; with the default they sort on disk, at twice the time.
                 connection.execute("SET LOCAL work_mem = '128MB'")
                 for table in taken:
@@ -109,12 +109,6 @@ def publish(
             with connection.transaction():
                 staging.drop(connection, (*staged.tables.values(), *staged.models.values()))
     return lines
-
-
-def _status(connection: psycopg.Connection[Any], run_id: str) -> str | None:
-    with connection.transaction():
-        row = connection.execute("SELECT status FROM etl.run WHERE run_id = %s", (run_id,)).fetchone()
-    return row[0] if row else None
 
 
 def _stage(

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from tallyhouse.contracts import TableContract
+from tallyhouse.errors import TallyhouseError
 
 
 def new_run_id(subject: str, at: datetime) -> str:
@@ -36,6 +37,7 @@ def open_run(
     """
     run_id = new_run_id(subject, datetime.now(UTC))
     with connection.transaction():
+        lock_subject(connection, subject)
         connection.execute(
             "UPDATE etl.run SET status = 'failed', message = 'left open; taken over by ' || %s "
             "WHERE subject = %s AND status = 'running'",
@@ -47,6 +49,41 @@ def open_run(
             (run_id, subject, dag_id, dag_run_id, logical_date, full_refresh),
         )
     return run_id
+
+
+def lock_subject(connection: psycopg.Connection[Any], subject: str) -> None:
+    """Waits until nobody else opens or publishes a run of the subject; held to the transaction's end."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tallyhouse {subject}",))
+
+
+def may_publish(connection: psycopg.Connection[Any], subject: str, run_id: str) -> bool:
+    """Whether a run is still to be published; to be asked under `lock_subject`.
+
+    A run that failed may be taken up again, by clearing its task, as long as no later one was opened:
+    its increments were built on what the warehouse shows now.
+
+    Returns:
+        False when it is published already.
+
+    Raises:
+        TallyhouseError: The run is not known, or a later one was opened.
+    """
+    row = connection.execute(
+        "SELECT r.status, (SELECT l.run_id FROM etl.run AS l WHERE l.subject = r.subject "
+        "AND l.started_at > r.started_at ORDER BY l.started_at LIMIT 1) "
+        "FROM etl.run AS r WHERE r.run_id = %s AND r.subject = %s FOR UPDATE OF r",
+        (run_id, subject),
+    ).fetchone()
+    status, later = row or (None, None)
+    if status == "published":
+        return False
+    if status is None or later is not None:
+        raise TallyhouseError(
+            f"the run was overtaken by {later}" if later else "the run is not known",
+            where=f"subject {subject} in run {run_id}",
+            remedy="Start a new run; it takes the same window again",
+        )
+    return True
 
 
 def close_run(connection: psycopg.Connection[Any], run_id: str, message: str | None = None) -> str:
