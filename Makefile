@@ -11,7 +11,7 @@ $(READY): uv.lock scripts/bootstrap.sh
 	@scripts/bootstrap.sh
 
 .PHONY: help
-help: ## List the commands
+help:
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
 	  /^[a-z-]+( [a-z-]+)*:.*## / {split($$1, n, " "); printf "  \033[36m%-10s\033[0m %s\n", n[1], $$2}' $(MAKEFILE_LIST)

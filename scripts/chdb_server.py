@@ -47,7 +47,8 @@ COMMENTS = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
 INSERT_DATA = re.compile(
     rb"(?P<head>"
     + COMMENTS.encode()
-    + rb"INSERT\s+INTO\s.*?)\s+FORMAT\s+(?P<format>\w+)[ \t;]*(?:\r?\n|\Z|(?=\S))",
+    # What follows the format's name must be there: a body comes in pieces, cut anywhere.
+    + rb"INSERT\s+INTO\s.*?)\s+FORMAT\s+(?P<format>\w+)\b(?:[ \t;]*\r?\n|[ \t;]+(?=[^ \t;\r\n]))",
     re.IGNORECASE | re.DOTALL,
 )
 READS = re.compile(
@@ -282,7 +283,7 @@ def application(path: Path, user: str, password: str) -> FastAPI:
         buffer = params["query"].encode() + b"\n" if "query" in params else b""
         if not buffer and request.method == "GET":
             return PlainTextResponse("Ok.\n")
-        head = INSERT_DATA.fullmatch(buffer.strip()) if buffer else None
+        head = INSERT_DATA.fullmatch(buffer.strip() + b"\n") if buffer else None
         if head is None:
             async for chunk in body:
                 buffer += chunk

@@ -266,11 +266,11 @@ class Stack:
             "spark.driver.extraJavaOptions": (
                 "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
             ),
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.host": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.sql.session.timeZone": "UTC",
         }
+        if self.spark_is_local:
+            defaults |= {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
         (self.run / "spark" / "spark-defaults.conf").write_text(
             "".join(f"{k} {v}\n" for k, v in defaults.items())
         )
