@@ -35,18 +35,18 @@ SNAPSHOT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 TYPED = "a int, b string, amount decimal(14,2), n int, at timestamp"
 rows_of_few_keys = st.lists(
     st.tuples(
-        st.integers(0, 2),
+        st.integers(0, 9),
         st.sampled_from("xy"),
         st.decimals(-1000, 1000, places=2) | st.none(),
         st.integers(-5, 5) | st.none(),
         st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)]) | st.none(),
     ),
     min_size=1,
-    max_size=12,
+    max_size=80,
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=rows_of_few_keys, shuffle=st.randoms(use_true_random=False))
 def test_the_newest_of_each_key_whatever_the_order(spark: SparkSession, rows: list, shuffle) -> None:
     once = newest(spark.createDataFrame(rows, TYPED), CONTRACT).collect()

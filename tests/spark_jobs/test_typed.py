@@ -70,9 +70,7 @@ def contract(type_: str, pii: tuple[str, ...] = ()) -> TableContract:
 def test_values(spark: SparkSession) -> None:
     rows = []
     for type_, wire, value, _ in VALUES:
-        raw = spark.range(1).select(
-            F.col("id").cast("int"), F.lit(value).cast(wire).alias("v")
-        )
+        raw = spark.range(1).select(F.col("id").cast("int"), F.lit(value).cast(wire).alias("v"))
         rows.append(typed(raw, contract(type_)).select(F.col("v").cast("string"), BAD))
     got = rows[0]
     for one in rows[1:]:
@@ -100,7 +98,9 @@ def test_null_is_never_bad(spark: SparkSession) -> None:
 
 
 def test_the_error_names_table_column_count_sample_and_remedy(spark: SparkSession) -> None:
-    raw = spark.sql("SELECT * FROM VALUES (2, '0000-00-00'), (1, '0000-00-00'), (3, '2026-01-01') AS t(id, v)")
+    raw = spark.sql(
+        "SELECT * FROM VALUES (2, '0000-00-00'), (1, '0000-00-00'), (3, '2026-01-01') AS t(id, v)"
+    )
     with pytest.raises(BadValuesError) as raised:
         refuse_bad_values(raw, contract("date"), "run-1")
     assert raised.value.counts == {"v": 2}

@@ -32,6 +32,7 @@ _REMOTE = re.compile(
     r"|<link[^>]*\bhref=\"https?://[^>]*>"
     r"|<img[^>]*\bsrc=\"https?://[^>]*>"
 )
+_REMOTE_IMAGE = re.compile(r"url\([\"']?https?://[^)]*\)")
 _STATIC = re.compile(r"(?<=[\"'(])[./]*static/images/")
 _FOLDER = Path(__file__).parent
 
@@ -156,7 +157,8 @@ def _own(page: str, name: str) -> str:
     """A page that needs nobody else's server, and finds what is shared two folders above its site."""
     static = "../" * (name.count("/") + 2) + "static/"
     own = f'<link rel="stylesheet" href="{static}pages.css">\n<script defer src="{static}pages.js"></script>'
-    page = _STATIC.sub(static, _REMOTE.sub("", page))
+    page = _REMOTE_IMAGE.sub("none", _REMOTE.sub("", page))
+    page = _STATIC.sub(static, page)
     return page.replace("</head>", f"{own}\n</head>", 1)
 
 

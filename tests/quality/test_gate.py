@@ -1,0 +1,108 @@
+"""The gate on Spark: what passes, what fails, what it says of it and what it keeps to itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_jobs.check import check
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.lake import Lake
+from tests.spark_jobs.raw_batches import pancakes, techmarket, write_subject
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    monkeypatch.setenv("LAKE_BASE", tmp_path.as_uri())
+    monkeypatch.setenv("DATA_DOCS_URL", "http://127.0.0.1:8003/")
+    return Lake.local(str(tmp_path))
+
+
+def report(lake: Lake, run_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = lake.read_json(
+        f"report/{run_id.split('-', maxsplit=1)[0]}/run={run_id}/quality.json"
+    )
+    return found
+
+
+def text(lake: Lake, key: str) -> str:
+    return Path(lake.path(key)).read_text("utf-8")
+
+
+def test_a_subject(lake: Lake, spark: SparkSession) -> None:
+    """One run of every suite that passes, one that fails in every way there is."""
+    rows = techmarket(30)
+    rows["refunds"] = []
+    good, bad = "techmarket-20260101T020000-0001", "techmarket-20260102T020000-0002"
+    write_subject(lake, "techmarket", good, rows)
+    check("techmarket", good)
+    found = report(lake, good)
+    assert found["success"]
+    assert found["suites"]["orders.orders"] == {"success": True, "rows": 30, "failed": []}
+    assert found["suites"]["payments.refunds"] == {"success": True, "rows": 0, "failed": []}
+    assert found["data_docs_url"] == f"http://127.0.0.1:8003/techmarket/{good}/index.html"
+
+    rows["orders"][0]["status"] = "lost"
+    rows["order_items"][0]["line_total"] += 1
+    rows["customers"][0]["email"] = "nobody's address"
+    rows["products"][0]["name"] = None
+    rows["payments"][0]["settled_at"] = rows["payments"][0]["attempted_at"].replace(year=2000)
+    rows["roles"].append(dict(rows["roles"][0]))
+    write_subject(lake, "techmarket", bad, rows)
+    with pytest.raises(TallyhouseError) as raised:
+        check("techmarket", bad)
+    message = str(raised.value)
+    assert message.startswith(
+        f"auth.roles in run {bad}: expect_compound_columns_to_be_unique(id, updated_at)"
+    )
+    assert "5 more expectations failed" in message
+    assert "\n" not in message
+    found = report(lake, bad)
+    assert not found["success"]
+    failed = {
+        (table, one["expectation"], one["column"]): (one["unexpected"], one["sample"])
+        for table, suite in found["suites"].items()
+        for one in suite["failed"]
+    }
+    status = failed["orders.orders", "expect_column_values_to_be_in_set", "status"]
+    assert status == (1, "lost")
+    count, sample = failed[
+        "orders.order_items", "unexpected_rows_expectation", "line_total = quantity * unit_price - discount"
+    ]
+    assert count == 1
+    assert sample is not None
+    assert f"id {rows['order_items'][0]['id']}" in sample
+    email = failed["orders.customers", "expect_column_values_to_match_regex", "email"]
+    assert email == (1, "(personal data)")
+    assert failed["catalog.products", "expect_column_values_to_not_be_null", "name"][0] == 1
+    pair = "settled_at, attempted_at"
+    assert failed["payments.payments", "expect_column_pair_values_a_to_be_greater_than_b", pair][0] == 1
+    assert len(failed) == 6
+
+    # Nothing personal anywhere, nothing of other people's servers in the pages, both runs listed.
+    written = [key for key in lake.keys("") if key.endswith((".json", ".html")) and "/raw/" not in key]
+    assert not [key for key in written if "nobody's address" in text(lake, key)]
+    assert not [key for key in written if "nobody&#39;s" in text(lake, key)]
+    pages = [key for key in lake.keys("data-docs") if key.endswith(".html")]
+    assert len([key for key in pages if f"/{bad}/validations/" in key]) == 13
+    for key in pages:
+        for remote in ('src="http', '<link rel="stylesheet" href="http', "amazonaws"):
+            assert remote not in text(lake, key), key
+    index = text(lake, "data-docs/index.html")
+    assert index.index(bad) < index.index(good)
+    assert "failed: auth.roles, catalog.products" in index
+
+
+def test_a_rule_of_the_other_subject(lake: Lake, spark: SparkSession) -> None:
+    run_id = "pancake-20260101T020000-0001"
+    rows = pancakes(5)
+    rows["pancakes"][0]["fluffiness_level"] = 11
+    write_subject(lake, "pancake", run_id, rows)
+    with pytest.raises(TallyhouseError, match=r"between\(fluffiness_level\) failed in 1 rows, such as 11\."):
+        check("pancake", run_id)
+
+
+def test_a_run_without_batches(lake: Lake) -> None:
+    with pytest.raises(TallyhouseError, match=r"run pancake-none: no raw batch has a _manifest\.json"):
+        check("pancake", "pancake-none")
