@@ -6,6 +6,7 @@ import pytest
 
 from tallyhouse.contracts import TableContract, load_subject
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.quality.draft import draft
 from tallyhouse.quality.suites import SUITES, columns_of, read_suite, suite_path
 
 TABLES = [contract for subject in ("techmarket", "pancake") for contract in load_subject(subject).tables]
@@ -49,6 +50,15 @@ def test_a_suite_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         TallyhouseError, match=r"auth\.sessions: its suite cannot be read .*suites/no/such\.json"
     ):
         read_suite(TABLES[0])
+
+
+def test_a_draft_says_what_the_contract_says() -> None:
+    for contract in TABLES:
+        types = [expectation["type"] for expectation in draft(contract)["expectations"]]
+        assert types.count("expect_column_values_to_not_be_null") == sum(
+            not column.nullable for column in contract.columns
+        )
+        assert sum("unique" in type_ for type_ in types) == 1
 
 
 def test_suites_are_formatted_like_the_rest() -> None:
