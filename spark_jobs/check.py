@@ -65,7 +65,7 @@ def check(subject_name: str, run_id: str) -> None:
     site = docs.Site(subject.name, run_id)
     suites = {name: result.report() for name, result in results.items()}
     path = site.publish(gate.context, lake.lake, suites)
-    url = data_docs_address() + path
+    url = os.environ.get("DATA_DOCS_URL", "http://127.0.0.1:8003").rstrip("/") + path
     failed = [(name, failure) for name, result in results.items() for failure in result.failed]
     lake.lake.write_json(
         f"{report}/quality.json",
@@ -87,12 +87,6 @@ def check(subject_name: str, run_id: str) -> None:
             where=f"{name} in run {run_id}",
             remedy=f"Nothing was published; see {url}, mend the source or the suite, and run again.",
         )
-
-
-def data_docs_address() -> str:
-    """Where people see the Data Docs: `DATA_DOCS_URL`, or else the stack's host and port."""
-    host, port = os.environ.get("DATA_DOCS_HOST", "127.0.0.1"), os.environ.get("DATA_DOCS_PORT", "8003")
-    return os.environ.get("DATA_DOCS_URL", f"http://{host}:{port}").rstrip("/")
 
 
 if __name__ == "__main__":
