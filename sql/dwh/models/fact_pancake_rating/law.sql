@@ -1,5 +1,5 @@
--- Every live pancake is rated once, with the same totals, and its row points at that pancake and at its
--- day. Returns (measure, left_value, right_value); a law holds where both agree.
+-- Every live pancake is rated once, with the same totals and attributes, and its row points at that
+-- pancake and at its day. Returns (measure, left_value, right_value); a law holds where both agree.
 WITH source AS (
     SELECT
         count(*) AS pancakes,
@@ -20,10 +20,28 @@ model AS (
 wrong AS (
     SELECT
         count(*) FILTER (WHERE fact.pancake_key != coalesce(pancake.pancake_key, -1)) AS pancakes,
-        count(*) FILTER (WHERE fact.date_key != coalesce(calendar.date_key, -1)) AS dates
+        count(*) FILTER (WHERE fact.date_key != coalesce(calendar.date_key, -1)) AS dates,
+        count(*) FILTER (WHERE source.id IS NULL) AS strangers,
+        count(*) FILTER (
+            WHERE source.id IS NOT NULL
+            AND row(
+                fact.created_at,
+                fact.fluffiness_level,
+                fact.magical_factor,
+                fact.taste_notes,
+                fact.business_date
+            ) IS DISTINCT FROM row(
+                source.created_at,
+                source.fluffiness_level,
+                source.magical_factor,
+                source.taste_notes,
+                (source.created_at AT TIME ZONE 'Europe/Kyiv')::DATE
+            )
+        ) AS attributes
     FROM dwh.fact_pancake_rating AS fact
+    LEFT JOIN ods.pancakes AS source ON fact.pancake_id = source.id AND source._deleted_at IS NULL
     LEFT JOIN dwh.dim_pancake AS pancake ON fact.pancake_id = pancake.pancake_id
-    LEFT JOIN dwh.dim_date AS calendar ON (fact.created_at AT TIME ZONE 'Europe/Kyiv')::DATE = calendar.date
+    LEFT JOIN dwh.dim_date AS calendar ON (source.created_at AT TIME ZONE 'Europe/Kyiv')::DATE = calendar.date
 )
 
 SELECT
@@ -39,5 +57,7 @@ CROSS JOIN LATERAL (
     ('fluffiness_level', source.fluffiness_level, model.fluffiness_level),
     ('magical_factor', source.magical_factor, model.magical_factor),
     ('wrong pancake_key', 0, wrong.pancakes),
-    ('wrong date_key', 0, wrong.dates)
+    ('wrong date_key', 0, wrong.dates),
+    ('rows of no live pancake', 0, wrong.strangers),
+    ('wrong attributes', 0, wrong.attributes)
 ) AS measures (measure, left_value, right_value)

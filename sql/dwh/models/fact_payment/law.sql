@@ -1,6 +1,7 @@
 -- Every live payment is one row, with the same money per currency; and every row points at the version
--- of its customer that was in force at the attempt, and at its method and day, worked out here once
--- more from ods. Returns (measure, left_value, right_value); a law holds where both agree.
+-- of its customer that was in force at the attempt, at its method and day, and has its attributes, all
+-- worked out here once more from ods. Returns (measure, left_value, right_value); a law holds where
+-- both agree.
 WITH source AS (
     SELECT
         currency::TEXT AS currency,
@@ -25,7 +26,29 @@ wrong AS (
         count(*) FILTER (WHERE payment.id IS NULL) AS payments,
         count(*) FILTER (WHERE fact.customer_key != coalesce(customer.customer_key, -1)) AS customers,
         count(*) FILTER (WHERE fact.payment_method_key != coalesce(method.payment_method_key, -1)) AS methods,
-        count(*) FILTER (WHERE fact.date_key != coalesce(calendar.date_key, -1)) AS dates
+        count(*) FILTER (WHERE fact.date_key != coalesce(calendar.date_key, -1)) AS dates,
+        count(*) FILTER (
+            WHERE payment.id IS NOT NULL
+            AND row(
+                fact.order_id,
+                fact.attempted_at,
+                fact.settled_at,
+                fact.status,
+                fact.failure_reason,
+                fact.amount,
+                fact.currency,
+                fact.business_date
+            ) IS DISTINCT FROM row(
+                payment.order_id,
+                payment.attempted_at,
+                payment.settled_at,
+                payment.status,
+                payment.failure_reason,
+                payment.amount,
+                payment.currency,
+                (payment.attempted_at AT TIME ZONE 'Europe/Kyiv')::DATE
+            )
+        ) AS attributes
     FROM dwh.fact_payment AS fact
     LEFT JOIN ods.payments AS payment ON fact.payment_id = payment.id AND payment._deleted_at IS NULL
     LEFT JOIN ods.orders AS orders ON payment.order_id = orders.id AND orders._deleted_at IS NULL
@@ -60,5 +83,6 @@ CROSS JOIN LATERAL (
     ('rows of no live payment', wrong.payments),
     ('wrong customer_key', wrong.customers),
     ('wrong payment_method_key', wrong.methods),
-    ('wrong date_key', wrong.dates)
+    ('wrong date_key', wrong.dates),
+    ('wrong attributes', wrong.attributes)
 ) AS measures (measure, right_value)

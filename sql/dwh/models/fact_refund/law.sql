@@ -1,6 +1,7 @@
 -- Every live refund is one row, with the same money per currency; and every row points at the version
--- of its customer that was in force at the refund, and at its payment's method and its day, worked out
--- here once more from ods. Returns (measure, left_value, right_value); a law holds where both agree.
+-- of its customer that was in force at the refund, at its payment's method and its day, and has its
+-- attributes, all worked out here once more from ods. Returns (measure, left_value, right_value); a law
+-- holds where both agree.
 WITH source AS (
     SELECT
         currency::TEXT AS currency,
@@ -25,7 +26,27 @@ wrong AS (
         count(*) FILTER (WHERE refund.id IS NULL) AS refunds,
         count(*) FILTER (WHERE fact.customer_key != coalesce(customer.customer_key, -1)) AS customers,
         count(*) FILTER (WHERE fact.payment_method_key != coalesce(method.payment_method_key, -1)) AS methods,
-        count(*) FILTER (WHERE fact.date_key != coalesce(calendar.date_key, -1)) AS dates
+        count(*) FILTER (WHERE fact.date_key != coalesce(calendar.date_key, -1)) AS dates,
+        count(*) FILTER (
+            WHERE refund.id IS NOT NULL
+            AND row(
+                fact.payment_id,
+                fact.refunded_at,
+                fact.amount,
+                fact.currency,
+                fact.reason,
+                fact.order_id,
+                fact.business_date
+            ) IS DISTINCT FROM row(
+                refund.payment_id,
+                refund.refunded_at,
+                refund.amount,
+                refund.currency,
+                refund.reason,
+                payment.order_id,
+                (refund.refunded_at AT TIME ZONE 'Europe/Kyiv')::DATE
+            )
+        ) AS attributes
     FROM dwh.fact_refund AS fact
     LEFT JOIN ods.refunds AS refund ON fact.refund_id = refund.id AND refund._deleted_at IS NULL
     LEFT JOIN ods.payments AS payment ON refund.payment_id = payment.id AND payment._deleted_at IS NULL
@@ -61,5 +82,6 @@ CROSS JOIN LATERAL (
     ('rows of no live refund', wrong.refunds),
     ('wrong customer_key', wrong.customers),
     ('wrong payment_method_key', wrong.methods),
-    ('wrong date_key', wrong.dates)
+    ('wrong date_key', wrong.dates),
+    ('wrong attributes', wrong.attributes)
 ) AS measures (measure, right_value)
