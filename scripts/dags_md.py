@@ -46,7 +46,14 @@ def _body(doc: str | None) -> str:
 
 
 def _tasks(tasks: list) -> str:
-    return " → ".join(f"`{task.task_id}`" for task in tasks)
+    """Tasks in the order of their dependencies; those that run side by side share a step."""
+    depth: dict[str, int] = {}
+    for task in tasks:
+        depth[task.task_id] = 1 + max((depth[up] for up in task.upstream_task_ids), default=-1)
+    steps = sorted(set(depth.values()))
+    return " → ".join(
+        ", ".join(f"`{name}`" for name in sorted(depth) if depth[name] == step) for step in steps
+    )
 
 
 def main() -> int:

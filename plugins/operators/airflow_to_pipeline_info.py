@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCAL_ZONE = ZoneInfo("Europe/Kyiv")
 POSITION = "monitor_pipelines"
+OVERLAP = timedelta(minutes=10)
 
 
 class AirflowToPipelineInfoOperator(BaseOperator):
@@ -69,36 +71,42 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         ):
             conn = find_connection(self.pipeline_info_conn_id, where)
             url = f"{conn.schema or 'http'}://{conn.host}:{conn.port}/pipelines"
-            since = _position(connection)
+            position = _position(connection)
+            # A run's end may be older than its commit; what is read twice is known by its key.
+            since = position - OVERLAP if position else None
             for run in AirflowApiHook(http_conn_id=self.airflow_conn_id).finished_runs(since, where):
-                self._post(url, run, self._record(connection, run), where)
+                posted += self._post(url, run, self._record(connection, run), where)
                 _move(connection, datetime.fromisoformat(run["end_date"]))
-                posted += 1
         self.log.info("%s runs posted", posted)
         return posted
 
-    def _post(self, url: str, run: dict[str, Any], record: dict[str, Any], where: str) -> None:
+    def _post(self, url: str, run: dict[str, Any], record: dict[str, Any], where: str) -> bool:
+        """Posts a run; False where the service knew it already."""
         key = f"airflow/{run['dag_id']}/{run['dag_run_id']}/{run['end_date']}"
         try:
             answer = requests.post(url, json=record, headers={"Idempotency-Key": key}, timeout=30)
         except requests.RequestException as error:
             raise refused(self.pipeline_info_conn_id, where, error) from error
-        if not answer.ok:
+        if answer.status_code == HTTPStatus.CONFLICT:
+            # Posted before, and what we know of it has changed since, as when its task was cleared.
+            self.log.warning("%s is posted already, as it was then", key)
+        elif not answer.ok:
             raise TallyhouseError(
                 f"pipeline-info refused {run['dag_id']} {run['dag_run_id']} with {answer.status_code}: "
                 f"{answer.text[:200]}",
                 where=where,
                 remedy="The position has not moved; mend it and the next start posts it",
-                transient=answer.status_code >= 500,
+                transient=answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR,
             )
+        return answer.status_code == HTTPStatus.CREATED
 
     def _record(self, connection: psycopg.Connection[Any], run: dict[str, Any]) -> dict[str, Any]:
         end = datetime.fromisoformat(run["end_date"])
         start = datetime.fromisoformat(run["start_date"] or run["end_date"])
         with connection.transaction():
             ours = connection.execute(
-                "SELECT run_id, status, started_at FROM etl.run WHERE dag_id = %s AND dag_run_id = %s "
-                "ORDER BY started_at DESC LIMIT 1",
+                "SELECT run_id, status, started_at, clickhouse_at FROM etl.run "
+                "WHERE dag_id = %s AND dag_run_id = %s ORDER BY started_at DESC LIMIT 1",
                 (run["dag_id"], run["dag_run_id"]),
             ).fetchone()
             lines = store.read(connection, ours[0]) if ours else []
@@ -113,7 +121,9 @@ class AirflowToPipelineInfoOperator(BaseOperator):
             "pipeline_type": "etl" if ours else "monitoring",
             "environment": self.environment,
             "script_name": run["dag_run_id"],
-            "date_code": (run["logical_date"] or run["end_date"])[:10].replace("-", ""),
+            "date_code": datetime.fromisoformat(run["logical_date"] or run["end_date"])
+            .astimezone(LOCAL_ZONE)
+            .strftime("%Y%m%d"),
             "start_utc": start.isoformat(),
             "end_utc": end.isoformat(),
             "start_local": start.astimezone(LOCAL_ZONE).isoformat(),
@@ -125,7 +135,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
                 "run_id": ours[0] if ours else None,
                 "run_status": ours[1] if ours else None,
                 "rows": rows if ours else None,
-                "ledger_closed": all(line.closed for line in lines) if lines else None,
+                "ledger_closed": bool(ours and ours[3]) and all(line.closed for line in lines),
             },
         }
 
@@ -141,6 +151,6 @@ def _move(connection: psycopg.Connection[Any], at: datetime) -> None:
     with connection.transaction():
         connection.execute(
             "INSERT INTO etl.position (name, at) VALUES (%s, %s) "
-            "ON CONFLICT (name) DO UPDATE SET at = excluded.at",
+            "ON CONFLICT (name) DO UPDATE SET at = greatest(position.at, excluded.at)",
             (POSITION, at),
         )

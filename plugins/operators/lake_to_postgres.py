@@ -67,5 +67,5 @@ class LakeToPostgresOperator(BaseOperator):
         for line in lines:
             self.log.info("%s %s %s: %s", line.table, line.hop, line.measure, line.left)
         rows = sum(line.left for line in lines if line.hop is Hop.SOURCE_RAW and line.measure == ROWS)
-        self.log.info("ledger closed: %s rows, 0 unexplained", rows)
+        self.log.info("the warehouse shows %s: %s rows taken, every line closes so far", self.run_id, rows)
         return {"rows": int(rows), "lines": len(lines)}

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from hooks.failures import one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from tallyhouse.contracts import load_subject
 from tallyhouse.publish.run import close_run, open_run
 
 if TYPE_CHECKING:
@@ -20,18 +21,20 @@ class OpenRunOperator(BaseOperator):
     """Registers a run; its id is what all later tasks are told.
 
     :param subject: name of the subject's contract (templated)
+    :param tables: tables that the run will take; none stands for all (templated)
     :param full_refresh: whether whole tables will be taken (templated)
     :param dwh_conn_id: connection of the warehouse
     :param lake_conn_id: connection of the lake, which must answer before anything begins
     """
 
-    template_fields: Sequence[str] = ("subject", "full_refresh")
+    template_fields: Sequence[str] = ("subject", "tables", "full_refresh")
     ui_color = "#eeeeee"
 
     def __init__(
         self,
         *,
         subject: str,
+        tables: list[str] | str | None = None,
         full_refresh: bool | str = False,
         dwh_conn_id: str = "pg_dwh",
         lake_conn_id: str = "s3_lake",
@@ -39,6 +42,7 @@ class OpenRunOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.subject = subject
+        self.tables = tables
         self.full_refresh = full_refresh
         self.dwh_conn_id = dwh_conn_id
         self.lake_conn_id = lake_conn_id
@@ -56,6 +60,7 @@ class OpenRunOperator(BaseOperator):
                 run_id = open_run(
                     connection,
                     self.subject,
+                    tables=self.tables or [table.name for table in load_subject(self.subject).tables],
                     dag_id=context["dag"].dag_id,
                     dag_run_id=context["run_id"],
                     logical_date=context.get("logical_date"),
@@ -66,7 +71,7 @@ class OpenRunOperator(BaseOperator):
 
 
 class CloseRunOperator(BaseOperator):
-    """Closes a run as failed unless it was published; the teardown of `OpenRunOperator`.
+    """Closes a run as failed unless it was published; the last task of a night, whatever became of it.
 
     :param run_id: the run (templated)
     :param dwh_conn_id: connection of the warehouse
@@ -84,8 +89,11 @@ class CloseRunOperator(BaseOperator):
         """Closes the run.
 
         Returns:
-            `published` or `failed`.
+            `published` or `failed`; `none` when no run was opened.
         """
+        if not self.run_id:
+            self.log.info("no run was opened")
+            return "none"
         where = f"run {self.run_id}"
         with (
             one_line_errors(),

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from hooks.failures import find_connection, one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from tallyhouse.publish.run import may_publish
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -135,6 +136,29 @@ class CheckBatchOperator(SparkJobOperator):
         key = f"report/{self.subject}/run={self.run_id}/quality.json"
         report: dict[str, Any] = lake.read_json(key) if key in lake.keys(key.rpartition("/")[0]) else {}
         return report
+
+
+class TransformBatchOperator(SparkJobOperator):
+    """Turns a run's raw batches into accepted rows and increments, on Spark.
+
+    A published run is left as it is: ClickHouse may still have to read its increments, and what they
+    were built on is no longer there. See `SparkJobOperator` for the parameters.
+    """
+
+    def __init__(self, *, subject: str, run_id: str, **kwargs: Any) -> None:
+        super().__init__(job="transform", subject=subject, run_id=run_id, **kwargs)
+
+    def execute(self, context: Context) -> None:
+        """Runs the transform unless the run is published."""
+        where = f"subject {self.subject} in run {self.run_id}"
+        with (
+            one_line_errors(),
+            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
+        ):
+            if not may_publish(connection, self.subject, self.run_id):
+                self.log.info("run %s is published already: nothing to do", self.run_id)
+                return
+        super().execute(context)
 
 
 def _last_words(error: AirflowException) -> str | None:

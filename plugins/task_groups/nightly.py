@@ -10,7 +10,7 @@ from operators.extraction import ExtractionOperator
 from operators.lake_to_clickhouse import LakeToClickHouseOperator
 from operators.lake_to_postgres import LakeToPostgresOperator
 from operators.run import CloseRunOperator, OpenRunOperator
-from operators.spark_job import CheckBatchOperator, SparkJobOperator
+from operators.spark_job import CheckBatchOperator, TransformBatchOperator
 
 RUN_ID = "{{ ti.xcom_pull(task_ids='open_run') }}"
 
@@ -46,7 +46,12 @@ def nightly(subject: str, extractions: dict[str, type[ExtractionOperator]]) -> N
         subject: Name of the subject's contract.
         extractions: The operator that extracts each of its sources, by the source's name.
     """
-    open_run = OpenRunOperator(task_id="open_run", subject=subject, full_refresh="{{ params.full_refresh }}")
+    open_run = OpenRunOperator(
+        task_id="open_run",
+        subject=subject,
+        tables="{{ params.tables }}",
+        full_refresh="{{ params.full_refresh }}",
+    )
     with TaskGroup("extract", tooltip="One snapshot a table, streamed into immutable raw") as extract:
         for source, operator in extractions.items():
             operator(
@@ -57,10 +62,12 @@ def nightly(subject: str, extractions: dict[str, type[ExtractionOperator]]) -> N
                 full_refresh="{{ params.full_refresh }}",
             )
     check = CheckBatchOperator(task_id="check", subject=subject, run_id=RUN_ID)
-    transform = SparkJobOperator(task_id="transform", job="transform", subject=subject, run_id=RUN_ID)
+    transform = TransformBatchOperator(task_id="transform", subject=subject, run_id=RUN_ID)
     with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:
         LakeToPostgresOperator(
             task_id="warehouse", subject=subject, run_id=RUN_ID
         ) >> LakeToClickHouseOperator(task_id="clickhouse", subject=subject, run_id=RUN_ID)
-    close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown(setups=open_run)
+    # Not tied to open_run as its setup: clearing any task would then clear open_run too, and give the
+    # tasks after it another run in the middle of a night.
+    close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()
     open_run >> extract >> check >> transform >> publish >> close_run

@@ -53,6 +53,7 @@ def test_a_contract_that_names_what_is_not_there_is_refused() -> None:
         replace(table, control_totals=("status",)),
         replace(table, name="orders; DROP TABLE x"),
         replace(table, on_bad_value="ignore"),
+        replace(table, columns=tuple(replace(column, nullable=True) for column in table.columns)),
     ):
         with pytest.raises(ValueError, match=r"^orders\.orders"):
             wrong.validate()

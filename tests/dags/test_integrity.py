@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,9 +43,9 @@ def test_the_folder_parses_fast_and_without_any_server() -> None:
         "socket.socket.connect = refuse; socket.create_connection = refuse\n"
         "from airflow.dag_processing.dagbag import DagBag\n"
         f"bag = DagBag({str(DAGS)!r})\n"
+        "print(sum(stat.duration.total_seconds() for stat in bag.dagbag_stats))\n"
         "sys.exit(str(bag.import_errors) if bag.import_errors else 0)\n"
     )
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS))},
@@ -56,7 +55,8 @@ def test_the_folder_parses_fast_and_without_any_server() -> None:
         cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert time.monotonic() - start < PARSE_SECONDS * 3, "the folder takes too long to parse: import less"
+    seconds = float(done.stdout.split()[-1])
+    assert seconds < PARSE_SECONDS, f"the folder takes {seconds} s to parse: import less"
 
 
 def test_every_dag_explains_itself(bag: DagBag) -> None:
@@ -103,3 +103,15 @@ def test_a_dag_file_is_wiring() -> None:
         assert len(lines) <= 100, f"{path.name}: move what is not wiring into plugins/ or include/"
         for line in lines:
             assert "Variable.get" not in line, f"{path.name}: read variables in the task, not at parse time"
+
+
+@pytest.mark.parametrize(
+    "task", ["extract.orders", "check", "transform", "publish.warehouse", "publish.clickhouse"]
+)
+def test_clearing_a_task_keeps_the_night_in_its_run(bag: DagBag, task: str) -> None:
+    dag = bag.dags["techmarket_nightly"]
+    cleared = dag.partial_subset([task], include_downstream=True, include_upstream=False).task_dict
+    assert "open_run" not in cleared, (
+        "open_run must not be cleared with a later task: it would open another run"
+    )
+    assert "close_run" in cleared

@@ -42,7 +42,13 @@ class Shop:
         """Opens a run and puts its raw, accepted rows and report into the lake."""
         with self.connect() as connection:
             run_id = open_run(
-                connection, "shop", dag_id="d", dag_run_id="r", logical_date=None, full_refresh=False
+                connection,
+                "shop",
+                tables=["payment_methods"],
+                dag_id="d",
+                dag_run_id="r",
+                logical_date=None,
+                full_refresh=False,
             )
         parts = ()
         if rows:
@@ -75,7 +81,8 @@ class Shop:
         )  # fmt: skip
         said = {"raw": len(rows), "accepted": len(rows), "superseded": superseded, "control_totals": {}}
         self.lake.write_json(
-            f"report/shop/run={run_id}/transform.json", {"tables": {"payments.payment_methods": said}}
+            f"report/shop/run={run_id}/transform.json",
+            {"tables": {"payments.payment_methods": said}, "models": {}},
         )
         return run_id
 

@@ -50,7 +50,13 @@ class House:
     def raw(self, rows: Rows, subject: str = "techmarket", at: datetime | None = None) -> str:
         with self.connect() as connection:
             run_id = open_run(
-                connection, subject, dag_id="d", dag_run_id="r", logical_date=None, full_refresh=False
+                connection,
+                subject,
+                tables=[table.name for table in load_subject(subject).tables],
+                dag_id="d",
+                dag_run_id="r",
+                logical_date=None,
+                full_refresh=False,
             )
         write_subject(self.lake, subject, run_id, rows, snapshot_at=at or self.next_snapshot())
         return run_id

@@ -50,7 +50,8 @@ def load_subject(name: str) -> SubjectContract:
     """The contract of a subject: its sources' contracts and its models.
 
     Raises:
-        ValueError: There is no such subject, or two of its tables share a name.
+        ValueError: There is no such subject, or one of its tables shares its name with another one of
+            any subject: they would meet in `ods`.
     """
     overlay = _read_yaml(OVERLAYS / "subjects" / f"{name}.yaml", "subject")
     subject = SubjectContract(
@@ -59,10 +60,21 @@ def load_subject(name: str) -> SubjectContract:
         models=tuple(overlay["models"]),
         marts=tuple(overlay.get("marts", ())),
     )
-    names = [table.name for table in subject.tables]
-    if twice := sorted({table for table in names if names.count(table) > 1}):
-        raise ValueError(f"subject {name}: {', '.join(twice)} would meet in ods; table names must differ")
+    _check_names_differ()
     return subject
+
+
+@cache
+def _check_names_differ() -> None:
+    owners: dict[str, str] = {}
+    for path in sorted(OVERLAYS.glob("*.yaml")):
+        for table in load_source(path.stem).tables:
+            if table.name in owners:
+                raise ValueError(
+                    f"{table.qualified_name} and {owners[table.name]} would meet in ods; "
+                    "table names must differ"
+                )
+            owners[table.name] = table.qualified_name
 
 
 def _read_yaml(path: Path, what: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from functools import cached_property
 
 from tallyhouse.contracts.types import ColumnType, Kind
 
-IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+# Short enough for a staging table to carry a run beside it, within the 63 bytes of PostgreSQL.
+IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,38}$")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ class TableContract:
                 raise ValueError(f"{where}: cursor {self.cursor!r} is not in the DBML; use `cursor: null`")
             if self.column(self.cursor).type.kind is not Kind.TIMESTAMP:
                 raise ValueError(f"{where}: cursor {self.cursor!r} is not a time")
+            if self.column(self.cursor).nullable:
+                # A window is `cursor >= watermark`: a row without a cursor would never be in one.
+                raise ValueError(f"{where}: cursor {self.cursor!r} may be NULL; use `cursor: null`")
         for name in self.control_totals:
             if not self.column(name).type.kind.is_numeric:
                 raise ValueError(f"{where}: control total {name!r} is not an exact number")

@@ -49,26 +49,25 @@ def open_stream(
     statement = build("mysql", contract, watermark)
     batches = _read(address, _prologue(statement), _query(statement, contract), batch_rows)
     first = next(batches)
-    said = json.loads(first.column(_SAID)[0].as_py())
+    at, rows, *totals = json.loads(first.column(_SAID)[0].as_py())
     return SourceStream(
         statement=SnapshotStatement(
-            snapshot_at=datetime.fromisoformat(said.pop("at")).replace(tzinfo=UTC),
-            rows=int(said.pop("rows")),
-            control_totals=said,
+            snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
+            rows=int(rows),
+            control_totals=dict(zip(contract.control_totals, totals, strict=True)),
         ),
         batches=(_rows_only(batch) for batch in chain([first], batches)),
     )
 
 
 def _prologue(statement: Statement) -> list[str]:
-    said = ", ".join(f"'{name}', {sql}" for name, sql in statement.totals.items())
     return [
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "SET SESSION time_zone = '+00:00'",
         # First of all: whatever commits after this instant may be missing from the snapshot.
         "SET @at = CAST(UTC_TIMESTAMP(6) AS CHAR)",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-        f"SELECT JSON_OBJECT('at', @at, {said}) INTO @said FROM {statement.table} AS w "
+        f"SELECT JSON_ARRAY(@at, {', '.join(statement.totals)}) INTO @said FROM {statement.table} AS w "
         f"WHERE {statement.condition}",
     ]
 
@@ -79,7 +78,7 @@ def _query(statement: Statement, contract: TableContract) -> str:
         (
             *statement.columns,
             f"w.`{contract.key[0]}` IS NOT NULL AS {_PRESENT}",
-            f"CAST(@said AS CHAR(2000)) AS {_SAID}",
+            f"CAST(@said AS CHAR) AS {_SAID}",
         )
     )
     rows = f"(SELECT 1 AS one) AS h LEFT JOIN {statement.table} AS w ON {statement.condition}"

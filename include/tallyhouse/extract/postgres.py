@@ -38,8 +38,9 @@ def open_stream(address: str, contract: TableContract, watermark: datetime | Non
     (at,) = cursor.fetchone()
     connection.commit()
     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    totals = ", ".join(f'{sql} AS "{name}"' for name, sql in statement.totals.items())
-    cursor.execute(f"SELECT {totals} FROM {statement.table} AS w WHERE {statement.condition}")
+    cursor.execute(
+        f"SELECT {', '.join(statement.totals)} FROM {statement.table} AS w WHERE {statement.condition}"
+    )
     rows, *sums = cursor.fetchone()
     return SourceStream(
         statement=SnapshotStatement(

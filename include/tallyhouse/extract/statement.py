@@ -23,13 +23,13 @@ class Statement:
         columns: SELECT expressions, each with its column's name, for `FROM <table> AS w`.
         table: The quoted table.
         condition: The window, for WHERE or ON; TRUE when the whole table is taken.
-        totals: Name and SQL of each aggregate: `rows`, then the control totals, each as text.
+        totals: SQL of the count and of each control total, each as text.
     """
 
     columns: tuple[str, ...]
     table: str
     condition: str
-    totals: dict[str, str]
+    totals: tuple[str, ...]
 
 
 def build(dialect: str, contract: TableContract, watermark: datetime | None) -> Statement:
@@ -51,9 +51,8 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
         zone = "" if dialect == "mysql" else "+00"
         condition = f"w.{name(contract.cursor)} >= '{literal}{zone}'"
     as_text = "CHAR" if dialect == "mysql" else "text"
-    totals = {"rows": f"CAST(COUNT(*) AS {as_text})"}
-    for total in contract.control_totals:
-        totals[total] = f"CAST(COALESCE(SUM(w.{name(total)}), 0) AS {as_text})"
+    totals = [f"CAST(COUNT(*) AS {as_text})"]
+    totals += [f"CAST(COALESCE(SUM(w.{name(total)}), 0) AS {as_text})" for total in contract.control_totals]
     return Statement(
         columns=tuple(
             f"{_wire(dialect, f'w.{name(column.name)}', column)} AS {name(column.name)}"
@@ -61,7 +60,7 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
         ),
         table=name(contract.name),
         condition=condition,
-        totals=totals,
+        totals=tuple(totals),
     )
 
 

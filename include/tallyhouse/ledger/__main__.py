@@ -55,16 +55,22 @@ def main() -> int:
     return _verdict(ledgers)
 
 
-Run = tuple[str, str, str]
+Run = tuple[str, str, str]  # its id, its subject, and how far it came
+
+
+_HOW_FAR = (
+    "CASE WHEN status = 'published' AND clickhouse_at IS NULL THEN 'not in ClickHouse yet' ELSE status END"
+)
 
 
 def _runs(connection: psycopg.Connection[Any], named: list[str] | None, last: int) -> list[Run]:
     if named:
         return connection.execute(
-            "SELECT run_id, subject, status FROM etl.run WHERE run_id = ANY(%s) ORDER BY started_at", (named,)
+            f"SELECT run_id, subject, {_HOW_FAR} FROM etl.run WHERE run_id = ANY(%s) ORDER BY started_at",
+            (named,),
         ).fetchall()
     return connection.execute(
-        "SELECT run_id, subject, status FROM (SELECT *, row_number() OVER "
+        f"SELECT run_id, subject, {_HOW_FAR} FROM (SELECT *, row_number() OVER "
         "(PARTITION BY subject ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
         "WHERE newest <= %s ORDER BY started_at",
         (last,),
@@ -128,10 +134,10 @@ def _verdict(ledgers: dict[Run, list[Line]]) -> int:
     lines = [line for its in ledgers.values() for line in its]
     taken = sum(line.left for line in lines if line.hop is Hop.SOURCE_RAW and line.measure == ROWS)
     unexplained = sum((abs(line.difference) for line in lines if line.measure == ROWS), Decimal(0))
-    unpublished = [run_id for run_id, _, status in ledgers if status != "published"]
+    unfinished = [f"{run_id} is {status}" for run_id, _, status in ledgers if status != "published"]
     broken = [line for line in lines if not line.closed]
-    if broken or unpublished:
-        why = f", not published: {', '.join(unpublished)}" if unpublished else ""
+    if broken or unfinished:
+        why = f"; {', '.join(unfinished)}" if unfinished else ""
         sys.stdout.write(
             f"ledger open: {taken} rows, {unexplained} unexplained, {len(broken)} lines do not close{why}\n"
         )

@@ -21,7 +21,7 @@ from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
-from tallyhouse.publish.run import lock_subject, may_publish
+from tallyhouse.publish.run import lock_subject, may_publish, promised_tables
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +72,20 @@ def publish(
             if not may_publish(connection, subject.name, run_id):
                 log.info("run %s is published already: nothing to do", run_id)
                 return store.read(connection, run_id)
+            promised = promised_tables(connection, run_id)
         manifests = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, subject.tables)}
         report = lake.read_json(f"report/{subject.name}/run={run_id}/transform.json")
-        taken = [table for table in subject.tables if table.qualified_name in manifests]
-        staged = _stage(connection, address, lake, subject, taken, run_id)
+        taken = [table for table in subject.tables if table.name in promised]
+        if missing := [table.qualified_name for table in taken if table.qualified_name not in manifests]:
+            raise TallyhouseError(
+                f"no committed raw batch of {', '.join(missing)}",
+                where=f"subject {subject.name} in run {run_id}",
+                remedy="Clear the extraction of that source, or start a new run",
+            )
+        staged = Staged(tables={}, models={})
         lines: list[Line] = []
         try:
+            _stage(connection, address, lake, subject, taken, run_id, report, staged)
             with connection.transaction():
                 # Asked again: another try, or a later run, may have come in while this one was staging.
                 lock_subject(connection, subject.name)
@@ -118,16 +126,26 @@ def _stage(
     subject: SubjectContract,
     taken: list[TableContract],
     run_id: str,
-) -> Staged:
-    token = run_id.rpartition("-")[2]
-    staged = Staged(tables={}, models={})
+    report: dict[str, Any],
+    staged: Staged,
+) -> None:
+    token = run_id.partition("-")[2].replace("-", "").lower()
     for table in taken:
         keys = _parquet(lake, f"accepted/{table.source}/{table.name}/run={run_id}")
-        staged.tables[table.name] = _load(connection, address, lake, "ods", table.name, keys, token)
+        staged.tables[table.name] = f"ods_{table.name}_{token}"
+        _load(connection, address, lake, "ods", table.name, keys, staged.tables[table.name])
     for model in subject.models:
-        if keys := _parquet(lake, f"increment/{model}/run={run_id}"):
-            staged.models[model] = _load(connection, address, lake, "dwh", model, keys, token)
-    return staged
+        keys = _parquet(lake, f"increment/{model}/run={run_id}")
+        rows = sum(lake.row_count(key) for key in keys)
+        if rows != report["models"][model]:
+            raise TallyhouseError(
+                f"the transform reported {report['models'][model]} rows, its increment holds {rows}",
+                where=f"{model} in run {run_id}",
+                remedy="Clear the task `transform`",
+            )
+        if rows:
+            staged.models[model] = f"dwh_{model}_{token}"
+            _load(connection, address, lake, "dwh", model, keys, staged.models[model])
 
 
 def _load(
@@ -137,16 +155,14 @@ def _load(
     schema: str,
     table: str,
     keys: list[str],
-    token: str,
-) -> str:
-    name = f"{schema}_{table}_{token}"
+    name: str,
+) -> None:
     with connection.transaction():
         staging.create(connection, name, schema, table)
         columns = staging.table_schema(connection, "staging", name)
     staging.copy_in(address, name, columns, lake.read_batches(keys))
     with connection.transaction():
         connection.execute(sql.SQL("ANALYZE staging.{}").format(sql.Identifier(name)))
-    return name
 
 
 def _parquet(lake: Lake, prefix: str) -> list[str]:

@@ -22,6 +22,7 @@ def open_run(
     connection: psycopg.Connection[Any],
     subject: str,
     *,
+    tables: Iterable[str],
     dag_id: str,
     dag_run_id: str,
     logical_date: datetime | None,
@@ -31,6 +32,16 @@ def open_run(
 
     Earlier runs of the subject that were left open by a death are closed as failed: nothing of them
     was published, their watermark has not moved, and this run takes the same window again.
+
+    Args:
+        connection: To the warehouse.
+        subject: Such as `techmarket`.
+        tables: Names of the tables that the run promises to take; it is published with all of them or
+            not at all.
+        dag_id: The DAG.
+        dag_run_id: Airflow's own name of the run.
+        logical_date: A label.
+        full_refresh: Whether whole tables are taken.
 
     Returns:
         The run's id.
@@ -44,9 +55,9 @@ def open_run(
             (run_id, subject),
         )
         connection.execute(
-            "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, logical_date, status, full_refresh, "
-            "started_at) VALUES (%s, %s, %s, %s, %s, 'running', %s, clock_timestamp())",
-            (run_id, subject, dag_id, dag_run_id, logical_date, full_refresh),
+            "INSERT INTO etl.run (run_id, subject, tables, dag_id, dag_run_id, logical_date, status, "
+            "full_refresh, started_at) VALUES (%s, %s, %s, %s, %s, %s, 'running', %s, clock_timestamp())",
+            (run_id, subject, sorted(tables), dag_id, dag_run_id, logical_date, full_refresh),
         )
     return run_id
 
@@ -86,6 +97,12 @@ def may_publish(connection: psycopg.Connection[Any], subject: str, run_id: str) 
     return True
 
 
+def promised_tables(connection: psycopg.Connection[Any], run_id: str) -> list[str]:
+    """Names of the tables that a run promised to take when it was opened."""
+    row = connection.execute("SELECT tables FROM etl.run WHERE run_id = %s", (run_id,)).fetchone()
+    return list(row[0]) if row else []
+
+
 def close_run(connection: psycopg.Connection[Any], run_id: str, message: str | None = None) -> str:
     """Closes a run as failed unless it was published.
 
@@ -95,7 +112,8 @@ def close_run(connection: psycopg.Connection[Any], run_id: str, message: str | N
     with connection.transaction():
         row = connection.execute(
             "UPDATE etl.run SET status = CASE status WHEN 'running' THEN 'failed' ELSE status END, "
-            "message = coalesce(message, %s) WHERE run_id = %s RETURNING status",
+            "message = CASE status WHEN 'running' THEN %s ELSE message END "
+            "WHERE run_id = %s RETURNING status",
             (message, run_id),
         ).fetchone()
     return str(row[0]) if row else "failed"

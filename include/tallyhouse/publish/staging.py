@@ -56,8 +56,16 @@ def _arrow_type(where: str, spelled: str) -> pa.DataType:
 
 
 def create(connection: psycopg.Connection[Any], name: str, like_schema: str, like_table: str) -> None:
-    """Makes an empty staging table with another one's columns, in place of an older one."""
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS staging.{}").format(sql.Identifier(name)))
+    """Makes an empty staging table with another one's columns.
+
+    What killed publishes of the same table left behind goes: only the newest run may publish.
+    """
+    left = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'staging'::regnamespace AND relkind = 'r' "
+        "AND relname ~ %s",
+        (f"^{like_schema}_{like_table}_[0-9]{{8}}t[0-9a-f]{{10}}$",),
+    ).fetchall()
+    drop(connection, (row[0] for row in left))
     connection.execute(
         sql.SQL("CREATE UNLOGGED TABLE staging.{} (LIKE {}.{} INCLUDING DEFAULTS)").format(
             sql.Identifier(name), sql.Identifier(like_schema), sql.Identifier(like_table)
