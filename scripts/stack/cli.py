@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from scripts.stack import fetch, lifecycle, readiness
 from scripts.stack import provision as provisioning
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
+from scripts.stack.night import AirflowApi
 from scripts.stack.services import services
 from scripts.stack.supervise import Supervisor
 from scripts.stack.testing import run_tests, test_stack
@@ -171,6 +174,17 @@ def test(_: Stack, args: argparse.Namespace) -> int:
     return run_tests(test_stack(), args.arguments)
 
 
+def airflow(stack: Stack, args: argparse.Namespace) -> int:
+    """Airflow's command line with the stack's environment; `dags test` keeps the scheduler away."""
+    command = [str(Path(sys.executable).parent / "airflow"), *args.arguments]
+    dag_id = next((word for word in args.arguments[2:] if not word.startswith("-")), None)
+    guard: AbstractContextManager[None] = nullcontext()
+    if args.arguments[:2] == ["dags", "test"] and dag_id and Supervisor(stack).alive():
+        guard = AirflowApi(stack).paused(dag_id)
+    with guard:
+        return subprocess.run(command, env=stack.environment, cwd=stack.root, check=False).returncode
+
+
 def clean(stack: Stack, _: argparse.Namespace) -> int:
     """Remove all data of a stopped stack."""
     lifecycle.clean(stack)
@@ -178,7 +192,7 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (demo, test, setup, provision, start, stop, status, logs, env, shell, sql, clean)
+COMMANDS = (demo, test, setup, provision, start, stop, status, logs, env, shell, airflow, sql, clean)
 
 
 def main() -> None:
@@ -193,13 +207,16 @@ def main() -> None:
             sub.add_argument("service", nargs="?")
         if command is setup:
             sub.add_argument("--quiet", action="store_true", help="say nothing when nothing was missing")
+        if command is airflow:
+            sub.add_argument("arguments", nargs=argparse.REMAINDER)
         if command is sql:
             sub.add_argument("query")
             sub.add_argument("--on", default="dwh")
     args, unknown = parser.parse_known_args()
     if unknown and args.run is not test:
         parser.error(f"unknown: {' '.join(unknown)}")
-    args.arguments = unknown  # pytest's
+    if args.run is test:
+        args.arguments = unknown  # pytest's
     try:
         code = args.run(Stack(), args)
     except (StackError, SettingsError) as error:

@@ -280,6 +280,8 @@ class Stack:
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in sorted(exports.items())]
         # Sourced in any shell: that shell's PATH stays, with ours in front.
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
+        # By hand, too, `airflow dags test` keeps the scheduler away (scripts/airflow).
+        lines.append(f'airflow() {{ {shlex.quote(str(self.root / "scripts" / "airflow"))} "$@"; }}\n')
         write_private(self.run / "env.sh", "".join(lines))
 
 
