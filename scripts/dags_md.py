@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
 
@@ -32,7 +33,7 @@ def page() -> str:
         f"| [{dag.dag_id}](../{_file(dag.fileloc)}) | `{dag.schedule}` | {dag.description} |" for dag in dags
     ]
     texts = [
-        f"## {dag.dag_id}\n\n{_body(dag.doc_md)}\n\nTasks: {_tasks(dag.topological_sort())}\n" for dag in dags
+        f"## {dag.dag_id}\n\n{_body(dag.doc_md)}\n\nTasks: {_tasks(list(dag.topological_sort()))}\n" for dag in dags
     ]
     return HEAD + "\n".join(rows) + "\n\n" + "\n".join(texts)
 
@@ -45,7 +46,7 @@ def _body(doc: str | None) -> str:
     return "\n".join((doc or "").strip().splitlines()[1:]).strip()
 
 
-def _tasks(tasks: list) -> str:
+def _tasks(tasks: list[Any]) -> str:
     """Tasks in the order of their dependencies; those that run side by side share a step."""
     depth: dict[str, int] = {}
     for task in tasks:

@@ -5,24 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
+import pyarrow as pa
+from adbc_driver_manager import Error as AdbcError
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tallyhouse.errors import TallyhouseError, first_line
 
+# What the drivers raise when a server goes away in the middle of something.
+SERVER_ERRORS = (psycopg.Error, AdbcError, ClickHouseError, pa.ArrowException, OSError)
+
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(where: str) -> Iterator[None]:
     """Wraps the body of an operator's `execute`.
+
+    Args:
+        where: The subject or source, and the run, for errors that do not know them.
 
     Raises:
         AirflowFailException: A permanent error; retrying would only repeat it.
-        AirflowException: A transient one.
+        AirflowException: A transient one, as when a server went away.
     """
     try:
         yield
     except TallyhouseError as error:
         raise (AirflowException if error.transient else AirflowFailException)(str(error)) from error
+    except SERVER_ERRORS as error:
+        raise AirflowException(
+            f"{where}: a server failed ({type(error).__name__}: {first_line(error)}). Nothing was "
+            "half-published; see `make status`, then clear the task if its retry fails too"
+        ) from error
 
 
 def find_connection(conn_id: str, where: str) -> Connection:

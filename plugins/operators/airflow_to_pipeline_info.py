@@ -66,7 +66,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         where = "monitor_pipelines"
         posted = 0
         with (
-            one_line_errors(),
+            one_line_errors(where),
             CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
         ):
             conn = find_connection(self.pipeline_info_conn_id, where)

@@ -72,7 +72,7 @@ class ExtractionOperator(BaseOperator):
         where = f"source {self.source} in run {self.run_id}"
         tables = [table for table in contract.tables if not self.tables or table.name in self.tables]
         result = {}
-        with one_line_errors():
+        with one_line_errors(where):
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
                 watermarks = read_watermarks(connection, tables)

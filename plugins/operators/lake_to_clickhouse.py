@@ -57,7 +57,7 @@ class LakeToClickHouseOperator(BaseOperator):
             `lines` of the ledger, all closed.
         """
         where = f"subject {self.subject} in run {self.run_id}"
-        with one_line_errors():
+        with one_line_errors(where):
             lake_hook = LakeHook(aws_conn_id=self.lake_conn_id)
             lake = lake_hook.get_lake(where)
             find_connection(self.clickhouse_conn_id, where)

@@ -55,7 +55,7 @@ class LakeToPostgresOperator(BaseOperator):
             `rows` taken from the sources and `lines` of the ledger, all closed.
         """
         where = f"subject {self.subject} in run {self.run_id}"
-        with one_line_errors():
+        with one_line_errors(where):
             hook = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
             lines = postgres.publish(
                 lambda: hook.connect(where),

@@ -54,7 +54,7 @@ class OpenRunOperator(BaseOperator):
             Its id, such as `techmarket-20260102T020000-3f2a`.
         """
         where = f"subject {self.subject}"
-        with one_line_errors():
+        with one_line_errors(where):
             LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
                 run_id = open_run(
@@ -96,7 +96,7 @@ class CloseRunOperator(BaseOperator):
             return "none"
         where = f"run {self.run_id}"
         with (
-            one_line_errors(),
+            one_line_errors(where),
             CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
         ):
             status = close_run(connection, self.run_id, message=f"see DAG run {context['run_id']}")

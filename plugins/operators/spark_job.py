@@ -63,9 +63,10 @@ class SparkJobOperator(SparkSubmitOperator):
         Raises:
             AirflowFailException: The job said in one line why it failed; that line is the message.
         """
-        with one_line_errors():
+        where = f"subject {self.subject} in run {self.run_id}"
+        with one_line_errors(where):
             # The provider would fall back to YARN, without a word, if there were no such connection.
-            find_connection(self.spark_conn_id, f"subject {self.subject} in run {self.run_id}")
+            find_connection(self.spark_conn_id, where)
             self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
             self.application_args = ["--subject", self.subject, "--run-id", self.run_id]
             try:
@@ -152,7 +153,7 @@ class TransformBatchOperator(SparkJobOperator):
         """Runs the transform unless the run is published."""
         where = f"subject {self.subject} in run {self.run_id}"
         with (
-            one_line_errors(),
+            one_line_errors(where),
             CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
         ):
             if not may_publish(connection, self.subject, self.run_id):

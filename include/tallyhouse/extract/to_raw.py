@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from adbc_driver_manager import Error as AdbcError
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
@@ -67,7 +68,7 @@ def write_batch(
     schema = wire_schema(contract)
     try:
         parts = tuple(_write_parts(stream.batches, lake, prefix, schema))
-    except (RuntimeError, pa.ArrowException) as error:
+    except (RuntimeError, OSError, AdbcError, pa.ArrowException) as error:
         raise TallyhouseError(
             f"the stream broke off ({first_line(error)})",
             where=where,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -114,7 +115,8 @@ def publish(
                 store.write(connection, run_id, subject.name, lines)
             raise
         finally:
-            with connection.transaction():
+            # On a lost connection the next publish of these tables clears up; the first error counts.
+            with suppress(psycopg.OperationalError), connection.transaction():
                 staging.drop(connection, (*staged.tables.values(), *staged.models.values()))
     return lines
 
