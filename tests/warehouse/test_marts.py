@@ -21,7 +21,7 @@ Star = dict[str, list[dict[str, Any]]]
 
 
 def star() -> Star:
-    """A small star schema: unknown members, missing values, versions and shared orders included."""
+    """A small star schema: unknown and missing members, missing values, versions, shared orders."""
     dice = random.Random(7)  # noqa: S311 - the same rows every time
 
     def day() -> date:
@@ -59,7 +59,7 @@ def star() -> Star:
             {
                 **dice.choice(orders),
                 "order_item_id": f"i{number}",
-                "category_key": dice.choice([-1, *range(1, 6)]),
+                "category_key": dice.choice([-1, 404, *range(1, 6)]),
                 "quantity": dice.randint(1, 5),
                 "line_total": Decimal(dice.randrange(10**9)) / 100,
             }
@@ -69,7 +69,7 @@ def star() -> Star:
             {
                 "payment_id": f"p{number}",
                 "order_id": f"o{dice.randrange(300)}",
-                "payment_method_key": dice.choice([-1, 1, 2, 3]),
+                "payment_method_key": dice.choice([-1, 404, 1, 2, 3]),
                 "business_date": day(),
                 "status": dice.choice(["pending", "succeeded", "failed"]),
                 "amount": Decimal(dice.randrange(10**9)) / 100,
@@ -80,7 +80,7 @@ def star() -> Star:
         "fact_pancake_rating": [
             {
                 "pancake_id": key,
-                "pancake_key": key,
+                "pancake_key": 404 if key == 100 else key,
                 "business_date": day(),
                 "fluffiness_level": dice.randint(1, 10),
                 "magical_factor": Decimal(dice.randrange(99999)) / 100,
@@ -101,17 +101,22 @@ def typed(value: Any) -> Any:
             return value
 
 
+def fill(clickhouse: Client) -> None:
+    for model, rows in star().items():
+        table = tables()[f"dwh.{model}"]
+        clickhouse.insert(
+            table.qualified_name, [[typed(value) for value in table.row(row).values()] for row in rows]
+        )
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("mart", MARTS)
 def test_mart_is_what_postgres_makes_of_the_same_rows(
     warehouse: psycopg.Connection[Any], clickhouse: Client, insert: Insert, mart: str
 ) -> None:
     for model, rows in star().items():
-        table = tables()[f"dwh.{model}"]
-        insert(table.qualified_name, rows)
-        clickhouse.insert(
-            table.qualified_name, [[typed(value) for value in table.row(row).values()] for row in rows]
-        )
+        insert(f"dwh.{model}", rows)
+    fill(clickhouse)
     clickhouse.command(statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"dwh.{mart}"))
     found = clickhouse.query(f"SELECT * FROM dwh.{mart}").result_rows
     expected = warehouse.execute((Path(__file__).parent / "marts" / f"{mart}.sql").read_text()).fetchall()
@@ -129,3 +134,38 @@ def repr_of(row: tuple[Any, ...]) -> str:
 def test_mart_of_an_empty_star_schema_is_empty(clickhouse: Client, mart: str) -> None:
     clickhouse.command(statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"dwh.{mart}"))
     assert clickhouse.command(f"SELECT count() FROM dwh.{mart}") == 0
+    assert all(Decimal(left) == Decimal(right) == 0 for left, right in law(clickhouse, mart).values())
+
+
+BROKEN = {
+    "mart_revenue_daily": ("currency = 'UAH'", {"rows", "quantity UAH", "revenue UAH", "net_revenue UAH"}),
+    "mart_customer_cohorts": ("currency = 'EUR'", {"orders EUR", "revenue EUR"}),
+    "mart_payment_conversion": (
+        "currency = 'USD'",
+        {"rows", *(f"{m} USD" for m in ("succeeded", "failed", "attempted_amount", "paid_amount"))},
+    ),
+    "mart_pancake_quality": (
+        "syrup_type = 's1'",
+        {"rows", "fluffy_pancakes", "total_fluffiness", "total_magical_factor"},
+    ),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("mart", MARTS)
+def test_law_of_a_mart_holds_until_lines_are_dropped(clickhouse: Client, mart: str) -> None:
+    fill(clickhouse)
+    clickhouse.command(statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"dwh.{mart}"))
+    held = law(clickhouse, mart)
+    assert all(Decimal(left) == Decimal(right) != 0 for left, right in held.values())
+    lost, fails = BROKEN[mart]
+    clickhouse.command(f"DELETE FROM dwh.{mart} WHERE {lost}")
+    broken = law(clickhouse, mart)
+    assert broken.keys() == held.keys()
+    assert {measure for measure, (left, right) in broken.items() if left != right} == fails
+
+
+def law(clickhouse: Client, mart: str) -> dict[str, tuple[str, str]]:
+    rows = clickhouse.query(statements.render(f"clickhouse/models/{mart}/law.sql")).result_rows
+    assert len({measure for measure, _, _ in rows}) == len(rows)
+    return {measure: (left, right) for measure, left, right in rows}

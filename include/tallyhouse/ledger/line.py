@@ -20,6 +20,7 @@ class Hop(StrEnum):
     ACCEPTED_ODS = "accepted=ods"
     ODS_MODEL = "ods=model"
     POSTGRES_CLICKHOUSE = "postgres=clickhouse"
+    MODEL_MART = "model=mart"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 INSERT INTO {{ staging }}
 SELECT
     rating.business_date,
-    pancake.syrup_type,
-    pancake.is_buttery,
+    coalesce(pancake.syrup_type, 'Unknown') AS syrup_type,
+    coalesce(pancake.is_buttery, FALSE) AS is_buttery,
     count() AS pancakes,
     countIf(rating.fluffiness_level >= 8) AS fluffy_pancakes,
     min(rating.fluffiness_level) AS least_fluffiness,
@@ -12,8 +12,9 @@ SELECT
     sum(rating.fluffiness_level) AS total_fluffiness,
     sum(rating.magical_factor) AS total_magical_factor
 FROM dwh.fact_pancake_rating AS rating
-INNER JOIN dwh.dim_pancake AS pancake ON rating.pancake_key = pancake.pancake_key
+LEFT JOIN dwh.dim_pancake AS pancake ON rating.pancake_key = pancake.pancake_key
 GROUP BY
     rating.business_date,
-    pancake.syrup_type,
-    pancake.is_buttery
+    syrup_type,
+    is_buttery
+SETTINGS join_use_nulls = 1

@@ -3,8 +3,8 @@
 INSERT INTO {{ staging }}
 SELECT
     payment.business_date,
-    method.code AS payment_method,
-    method.provider,
+    coalesce(method.code, 'Unknown') AS payment_method,
+    coalesce(method.provider, 'Unknown') AS provider,
     payment.currency,
     count() AS attempts,
     countIf(payment.status = 'succeeded') AS succeeded,
@@ -14,9 +14,10 @@ SELECT
     sum(payment.amount) AS attempted_amount,
     sumIf(payment.amount, payment.status = 'succeeded') AS paid_amount
 FROM dwh.fact_payment AS payment
-INNER JOIN dwh.dim_payment_method AS method ON payment.payment_method_key = method.payment_method_key
+LEFT JOIN dwh.dim_payment_method AS method ON payment.payment_method_key = method.payment_method_key
 GROUP BY
     payment.business_date,
     payment_method,
-    method.provider,
+    provider,
     payment.currency
+SETTINGS join_use_nulls = 1

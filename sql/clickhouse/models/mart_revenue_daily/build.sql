@@ -3,7 +3,7 @@
 INSERT INTO {{ staging }}
 SELECT
     line.business_date,
-    category.root_name AS category,
+    coalesce(category.root_name, 'Unknown') AS category,
     coalesce(line.ship_region, 'Unknown') AS region,
     coalesce(line.currency, 'Unknown') AS currency,
     count() AS lines,
@@ -12,9 +12,10 @@ SELECT
     sum(line.line_total) AS revenue,
     sumIf(line.line_total, coalesce(line.status, '') NOT IN ('cancelled', 'returned')) AS net_revenue
 FROM dwh.fact_order_line AS line
-INNER JOIN dwh.dim_category AS category ON line.category_key = category.category_key
+LEFT JOIN dwh.dim_category AS category ON line.category_key = category.category_key
 GROUP BY
     line.business_date,
     category,
     region,
     currency
+SETTINGS join_use_nulls = 1
