@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
 
 from spark_jobs.accepted import schema_of
 from spark_jobs.job_lake import JobLake
-from spark_jobs.models.common import newest_of
+from spark_jobs.models.common import fields_of, newest_of
 from spark_jobs.warehouse import Keys, Warehouse
 from tallyhouse.contracts import SubjectContract, TableContract
 
@@ -112,7 +111,7 @@ def empty(spark: SparkSession, schema: str) -> DataFrame:
 
     `createDataFrame([])` would start a Python worker to say the same.
     """
-    fields = StructType.fromDDL(schema)
+    fields = fields_of(schema)
     row = spark.range(1).select(*(F.lit(None).cast(field.dataType).alias(field.name) for field in fields))
     return row.where(F.lit(False))
 

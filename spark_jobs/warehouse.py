@@ -12,19 +12,17 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from psycopg import sql
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.publish import sql as statements
 
-_FOLDER = Path(__file__).parent / "sql"
 _JDBC_URL = re.compile(r"^jdbc:(postgresql://[^?]+)")
 KEY_SCHEMA = "kind string, id string, since timestamp"
 
@@ -154,14 +152,14 @@ class Keys:
         ).save()
 
     def run(self, statement: str) -> None:
-        """Runs a statement of `spark_jobs/sql`, `{{ keys }}` being the table of keys.
+        """Runs a statement of `sql/dwh/closure/`, `{{ keys }}` being the table of keys.
 
         Its statistics are refreshed before and after, or the planner would take it for empty.
         """
         analyze = sql.SQL("ANALYZE staging.{}").format(sql.Identifier(self.table))
         self.connection.execute(analyze)
         self.connection.execute(
-            _templates.get_template(statement).render(keys=f"staging.{self.table}").encode()
+            statements.render(f"dwh/closure/{statement}", keys=f"staging.{self.table}").encode()
         )
         self.connection.execute(analyze)
 
@@ -199,6 +197,3 @@ class Keys:
         # bpchar is the type of CHAR(n): compared as text, the column's index would not serve.
         keys = f"SELECT k.id::bpchar FROM staging.{self.table} AS k WHERE k.kind = '{kind}'"
         return f"WHERE t.{column} IN ({keys})"
-
-
-_templates = Environment(loader=FileSystemLoader(_FOLDER), undefined=StrictUndefined, autoescape=False)  # noqa: S701

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructField, StructType
 
 from tallyhouse.contracts import TableContract
 
@@ -54,8 +54,16 @@ def conform(rows: DataFrame, schema: str) -> DataFrame:
         rows: With at least those columns.
         schema: As DDL.
     """
-    fields = StructType.fromDDL(schema)
-    return rows.select(*(F.col(field.name).cast(field.dataType).alias(field.name) for field in fields))
+    return rows.select(
+        *(F.col(field.name).cast(field.dataType).alias(field.name) for field in fields_of(schema))
+    )
+
+
+def fields_of(schema: str) -> list[StructField]:
+    """The columns of a schema as DDL."""
+    parsed = StructType.fromDDL(schema)
+    assert isinstance(parsed, StructType)  # noqa: S101 - its signature promises less
+    return parsed.fields
 
 
 def newest_of(accepted: DataFrame, ods: DataFrame | None, contract: TableContract) -> DataFrame:

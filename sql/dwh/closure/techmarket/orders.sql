@@ -3,22 +3,22 @@
 -- or product has a version that is new, where an event of the order falls into it.
 INSERT INTO {{ keys }} (kind, id)
 SELECT
-    'order',
-    p.order_id
+    'order' AS kind,
+    p.order_id AS id
 FROM ods.payments AS p
-WHERE p.id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'payment')
+WHERE p.id IN (SELECT k.id::BPCHAR FROM {{ keys }} AS k WHERE k.kind = 'payment')
 UNION
 SELECT
-    'order',
+    'order' AS kind,
     o.id
 FROM ods.orders AS o
-WHERE o.shipping_address_id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'address')
+WHERE o.shipping_address_id IN (SELECT k.id::BPCHAR FROM {{ keys }} AS k WHERE k.kind = 'address')
 UNION
 SELECT
-    'order',
-    p.order_id
+    'order' AS kind,
+    p.order_id AS id
 FROM ods.payments AS p
-INNER JOIN {{ keys }} AS k ON p.method_id = k.id::smallint
+INNER JOIN {{ keys }} AS k ON p.method_id = k.id::SMALLINT
 WHERE
     k.kind = 'method'
     AND NOT EXISTS (
@@ -28,10 +28,10 @@ WHERE
     )
 UNION
 SELECT
-    'order',
+    'order' AS kind,
     o.id
 FROM ods.orders AS o
-INNER JOIN {{ keys }} AS k ON o.customer_id = k.id::bpchar
+INNER JOIN {{ keys }} AS k ON o.customer_id = k.id::BPCHAR
 WHERE
     k.kind = 'changed customer'
     AND (
@@ -47,22 +47,22 @@ WHERE
     )
 UNION
 SELECT
-    'order',
-    i.order_id
+    'order' AS kind,
+    i.order_id AS id
 FROM ods.order_items AS i
-INNER JOIN {{ keys }} AS k ON i.product_id = k.id::bpchar
+INNER JOIN {{ keys }} AS k ON i.product_id = k.id::BPCHAR
 INNER JOIN ods.orders AS o ON i.order_id = o.id
 WHERE
     k.kind = 'changed product'
     AND o.ordered_at >= k.since
 UNION
 SELECT
-    'order',
-    i.order_id
+    'order' AS kind,
+    i.order_id AS id
 FROM ods.order_items AS i
 INNER JOIN dwh.dim_product AS d ON i.product_id = d.product_id
 WHERE
-    d.category_id IN (SELECT k.id::bpchar FROM {{ keys }} AS k WHERE k.kind = 'category')
+    d.category_id IN (SELECT k.id::BPCHAR FROM {{ keys }} AS k WHERE k.kind = 'category')
     AND NOT EXISTS (
         SELECT 1
         FROM ods.categories AS c
