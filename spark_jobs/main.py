@@ -16,7 +16,7 @@ def run_job(job: Callable[[str, str], None]) -> None:
     The process ends with 1 and one line on standard error where the job refuses its input; what is
     not foreseen keeps its traceback.
     """
-    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").partition("\n")[0])
     parser.add_argument("--subject", required=True, help="such as techmarket")
     parser.add_argument("--run-id", required=True, help="the run whose raw batches are committed")
     arguments = parser.parse_args()
