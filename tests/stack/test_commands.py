@@ -35,7 +35,9 @@ def test_a_free_port_is_no_trouble() -> None:
 
 
 def test_bare_make_lists_every_target_by_group() -> None:
-    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     groups = re.split(r"^(?=\S)", said, flags=re.MULTILINE)
     assert [group.splitlines()[0] for group in groups if group.strip()] == [
@@ -66,10 +68,10 @@ def test_clean_refuses_while_the_stack_runs() -> None:
 
 @pytest.mark.integration
 def test_a_second_start_finds_everything_running() -> None:
-    before = [line.split()[:4] for line in stack("status").stdout.splitlines()]
+    before = pids()
     done = stack("start")
     assert done.returncode == 0, done.stdout
-    assert [line.split()[:4] for line in stack("status").stdout.splitlines()] == before
+    assert pids() == before
 
 
 def test_time_in_which_no_task_ran_is_airflows() -> None:
@@ -81,6 +83,10 @@ def test_time_in_which_no_task_ran_is_airflows() -> None:
     night = Night(tasks=[task(0, 4), task(1, 2), task(6, 8), task(7, 9)])
     assert night.waiting() == pytest.approx(2)
     assert Night().waiting() == 0
+
+
+def pids() -> dict[str, int]:
+    return {name: row["pid"] for name, row in Supervisor(Stack()).states().items()}
 
 
 def stack(*arguments: str) -> subprocess.CompletedProcess[str]:
