@@ -32,9 +32,7 @@ def page() -> str:
     rows = [
         f"| [{dag.dag_id}](../{_file(dag.fileloc)}) | `{dag.schedule}` | {dag.description} |" for dag in dags
     ]
-    texts = [
-        f"## {dag.dag_id}\n\n{_body(dag.doc_md)}\n\nTasks: {_tasks(list(dag.topological_sort()))}\n" for dag in dags
-    ]
+    texts = [f"## {dag.dag_id}\n\n{_body(dag.doc_md)}\n\nTasks: {_tasks(dag)}\n" for dag in dags]
     return HEAD + "\n".join(rows) + "\n\n" + "\n".join(texts)
 
 
@@ -46,10 +44,10 @@ def _body(doc: str | None) -> str:
     return "\n".join((doc or "").strip().splitlines()[1:]).strip()
 
 
-def _tasks(tasks: list[Any]) -> str:
+def _tasks(dag: Any) -> str:
     """Tasks in the order of their dependencies; those that run side by side share a step."""
     depth: dict[str, int] = {}
-    for task in tasks:
+    for task in dag.topological_sort():
         depth[task.task_id] = 1 + max((depth[up] for up in task.upstream_task_ids), default=-1)
     steps = sorted(set(depth.values()))
     return " → ".join(

@@ -229,14 +229,9 @@ def test_a_spark_job_says_in_one_line_why_it_failed(context: dict[str, Any]) -> 
     assert RUN in message
 
 
-def test_a_service_that_is_down_moves_no_position(
-    context: dict[str, Any], monkeypatch: pytest.MonkeyPatch, settings: Settings
-) -> None:
-    connection(monkeypatch, "info_down", conn_type="http", host="127.0.0.1", port=9, schema="http")
+def test_an_airflow_that_does_not_answer(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     connection(monkeypatch, "api_down", conn_type="http", host="127.0.0.1", port=9, schema="http")
-    operator = AirflowToPipelineInfoOperator(
-        task_id="m", pipeline_info_conn_id="info_down", airflow_conn_id="api_down"
-    )
+    operator = AirflowToPipelineInfoOperator(task_id="m", airflow_conn_id="api_down")
     assert "cannot connect to api_down" in fails(operator, context, permanent=False)
 
 
