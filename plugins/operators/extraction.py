@@ -33,7 +33,6 @@ class ExtractionOperator(BaseOperator):
     :param source_conn_id: connection of the extraction account; the contract's by default (templated)
     :param lake_conn_id: connection of the lake
     :param dwh_conn_id: connection of the warehouse, which keeps the watermarks
-    :param batch_rows: rows that are in memory at once
     """
 
     template_fields: Sequence[str] = ("source", "run_id", "tables", "full_refresh", "source_conn_id")
@@ -49,7 +48,6 @@ class ExtractionOperator(BaseOperator):
         source_conn_id: str | None = None,
         lake_conn_id: str = "s3_lake",
         dwh_conn_id: str = "pg_dwh",
-        batch_rows: int = 50_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,7 +58,6 @@ class ExtractionOperator(BaseOperator):
         self.source_conn_id = source_conn_id
         self.lake_conn_id = lake_conn_id
         self.dwh_conn_id = dwh_conn_id
-        self.batch_rows = batch_rows
 
     def execute(self, context: Context) -> dict[str, dict[str, Any]]:
         """Extracts the source's tables.
@@ -71,7 +68,10 @@ class ExtractionOperator(BaseOperator):
         contract = load_source(self.source)
         where = f"source {self.source} in run {self.run_id}"
         tables = [table for table in contract.tables if not self.tables or table.name in self.tables]
-        result = {}
+        result: dict[str, dict[str, Any]] = {}
+        if not tables:
+            self.log.info("%s: none of the tables asked for is of this source", where)
+            return result
         with one_line_errors(where):
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
