@@ -52,7 +52,7 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
         raise TallyhouseError(
             f"its cursor {contract.cursor} may be NULL, and no window would find such a row",
             where=where,
-            remedy="Make the column NOT NULL, or take the cursor out of the contract: the table is then taken whole",
+            remedy="Make the column NOT NULL, or set `cursor: null` in the contract to take the table whole",
         )
     if unknown := sorted(present.keys() - set(contract.column_names)):
         log.warning("%s: columns %s are not in the contract and are not taken", where, ", ".join(unknown))
