@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import ServiceSettings, Words, words
@@ -22,7 +22,9 @@ class Settings(ServiceSettings):
         user: oracle: account.
         password: oracle: its password.
         table: oracle: the table of runs.
-        column_map: oracle: JSON object, column of ours to column of the table.
+        key_table: oracle: the table of idempotency keys.
+        column_map: oracle: JSON object, column of ours to column of the table. Also read from
+            ORACLE_COLUMN_MAP.
         pool_size: postgres, oracle: the most connections.
         store_timeout: postgres, oracle: seconds to wait for a connection, and for a statement.
         pipeline_types: Allowed values of `pipeline_type`, separated by commas; empty allows any.
@@ -41,7 +43,11 @@ class Settings(ServiceSettings):
     user: str = ""
     password: SecretStr = SecretStr("")
     table: str = "PIPELINE_RUN"
-    column_map: dict[str, str] = Field(default_factory=dict)
+    key_table: str = "PIPELINE_RUN_KEY"
+    column_map: dict[str, str] = Field(
+        default_factory=dict,
+        validation_alias=AliasChoices("column_map", "PIPELINE_INFO_COLUMN_MAP", "ORACLE_COLUMN_MAP"),
+    )
     pool_size: Annotated[int, Field(ge=1, le=100)] = 8
     store_timeout: Annotated[float, Field(gt=0)] = 10
     pipeline_types: Words = (

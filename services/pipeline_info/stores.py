@@ -24,7 +24,22 @@ def open_store(settings: Settings) -> PipelineInfoRepository:
             pool_size=settings.pool_size,
             timeout=settings.store_timeout,
         )
-    raise ValueError(f"PIPELINE_INFO_BACKEND={settings.backend}: unknown")
+    if settings.backend == "duckdb":
+        from services.pipeline_info.backends.duckdb import DuckdbPipelineRepository  # noqa: PLC0415
+
+        return DuckdbPipelineRepository(settings.file)
+    from services.pipeline_info.backends.oracle import OraclePipelineRepository  # noqa: PLC0415
+
+    return OraclePipelineRepository(
+        dsn=_needed(settings.dsn.get_secret_value(), "PIPELINE_INFO_DSN", "oracle"),
+        user=_needed(settings.user, "PIPELINE_INFO_USER", "oracle"),
+        password=_needed(settings.password.get_secret_value(), "PIPELINE_INFO_PASSWORD", "oracle"),
+        table=settings.table,
+        key_table=settings.key_table,
+        column_map=settings.column_map,
+        pool_size=settings.pool_size,
+        timeout=settings.store_timeout,
+    )
 
 
 def _needed(value: str, name: str, backend: str) -> str:

@@ -17,10 +17,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from services.pipeline_info.app import create_app
+from services.pipeline_info.backends.duckdb import DuckdbPipelineRepository
 from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
+from services.pipeline_info.backends.oracle import OraclePipelineRepository
 from services.pipeline_info.backends.postgres import PostgresPipelineRepository
 from services.pipeline_info.repository import PipelineInfoRepository
 from services.pipeline_info.settings import Settings
+from tests.services.pipeline_info.oracle_stand_in import StandIn
 
 
 def free_port() -> int:
@@ -126,7 +129,7 @@ def client_of(app: FastAPI, **options: Any) -> TestClient:
     return TestClient(app, **options)
 
 
-BACKENDS = ("jsonl", "postgres")
+BACKENDS = ("jsonl", "postgres", "duckdb", pytest.param("oracle", marks=pytest.mark.oracle))
 Opener = Callable[[], PipelineInfoRepository]
 
 
@@ -136,10 +139,16 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opene
     opened: list[PipelineInfoRepository] = []
     dsn = request.getfixturevalue("postgres").new_database() if request.param == "postgres" else ""
 
+    oracle = StandIn(tmp_path / "oracle.db") if request.param == "oracle" else None
+
     def make() -> PipelineInfoRepository:
         store: PipelineInfoRepository
         if request.param == "jsonl":
             store = JsonlPipelineRepository(tmp_path / "store" / "runs.jsonl")
+        elif request.param == "duckdb":
+            store = DuckdbPipelineRepository(tmp_path / "store" / "runs.duckdb")
+        elif request.param == "oracle":
+            store = OraclePipelineRepository(dsn="h:1521/s", user="u", password="p", driver=oracle)
         else:
             store = PostgresPipelineRepository(dsn, pool_size=4)
         opened.append(store)
