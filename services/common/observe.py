@@ -192,5 +192,7 @@ class ObserveMiddleware:
 
 def endpoint_of(scope: Scope) -> str:
     """The template of the route that a request came to, such as `/run/{run_id}`."""
+    if scope["path"].startswith("/static/"):
+        return "/static"
     path = getattr(scope.get("route"), "path", None)
     return path if isinstance(path, str) else "unmatched"

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -16,7 +18,7 @@ from services.common.observe import Metrics, ObserveMiddleware, configure_loggin
 from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
 from services.common.security import Gate, Principal
-from services.pipeline_info import api
+from services.pipeline_info import api, pages
 from services.pipeline_info.guarded import GuardedRepository
 from services.pipeline_info.repository import PipelineInfoRepository, Result
 from services.pipeline_info.settings import Settings
@@ -106,6 +108,8 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
 
     app.add_exception_handler(UnavailableError, on_unavailable)
     app.include_router(api.routes(store, settings, gate, inserted))
+    app.include_router(pages.routes(store, settings, gate))
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
 
     @app.get(
         "/metrics",

@@ -276,9 +276,11 @@ class RunFilter(RunConditions):
 
     Attributes:
         only_environments: The environments that the asker may see; None for all.
+        only_pipelines: The pipelines that a search found; None for all.
     """
 
     only_environments: tuple[str, ...] | None = None
+    only_pipelines: tuple[str, ...] | None = None
 
     def matches(self, run: PipelineRun) -> bool:
         """Whether `run` is wanted: the meaning that every backend's query has to have."""
@@ -287,6 +289,8 @@ class RunFilter(RunConditions):
             if wanted is not None and getattr(run, name) != wanted:
                 return False
         if self.only_environments is not None and run.environment not in self.only_environments:
+            return False
+        if self.only_pipelines is not None and run.pipeline_name not in self.only_pipelines:
             return False
         if self.start_from is not None and run.started < self.start_from:
             return False

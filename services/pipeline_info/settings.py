@@ -52,7 +52,7 @@ class Settings(ServiceSettings):
     store_timeout: Annotated[float, Field(gt=0)] = 10
     pipeline_types: Words = (
         *("etl", "elt", "extract", "load", "transform"),
-        *("quality", "monitoring", "ml", "other"),
+        *("quality", "monitoring", "airflow", "ml", "other"),
     )
     environments: Words = ("dev", "test", "staging", "prod")
     total_bound: Annotated[int, Field(ge=1)] = 10_000

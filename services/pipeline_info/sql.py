@@ -76,6 +76,8 @@ class Where:
                 self.parts.append(f"{self.column(name)} = {self.bind(value)}")
         if wanted.only_environments is not None:
             self._one_of("environment", wanted.only_environments)
+        if wanted.only_pipelines is not None:
+            self._one_of("pipeline_name", wanted.only_pipelines)
         if wanted.start_from is not None:
             self.parts.append(f"{self.column('start_utc')} >= {self.bind(self.time(wanted.start_from))}")
         if wanted.start_before is not None:

@@ -52,7 +52,10 @@ FROM run
 GROUP BY ALL
 """
 # Nothing is downloaded while the service runs.
-_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 # Two stores of one process that have the same file open take turns here.
 _writing: dict[Path, threading.Lock] = {}
 _writing_guard = threading.Lock()

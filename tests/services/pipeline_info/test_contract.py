@@ -225,6 +225,7 @@ FILTERS = st.builds(
     start_before=st.sampled_from([None, START + timedelta(days=4)]),
     min_rowcount=st.sampled_from([None, 0, 1]),
     only_environments=st.sampled_from([None, (), ("dev",), ("dev", "prod")]),
+    only_pipelines=st.sampled_from([None, None, ("a", "ä")]),
 )
 
 
