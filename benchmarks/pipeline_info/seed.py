@@ -79,7 +79,7 @@ def runs(count: int, *, until: datetime, days: float, seed: int = 7) -> Iterator
         start = until - timedelta(days=days) + step * number
         elapsed = usual * rng.lognormvariate(0, 0.25) * (1 + number / count * 0.3)
         failed = rng.random() < 0.03
-        rowcount = 0 if failed else int(rows * rng.lognormvariate(0, 0.15))
+        rowcount = int(rows * rng.lognormvariate(0, 0.15))
         extra: dict[str, Any] = {"state": "failed" if failed else "success"}
         if name.endswith("_nightly"):
             extra["ledger"] = ledger(rng, rowcount, breaks=failed)
@@ -115,7 +115,9 @@ def main() -> int:
         done += len(batch)
         sys.stderr.write(f"\r{done:>9} runs, {done / writing:,.0f} a second")
     store.close()
-    sys.stderr.write(f"\n{done} runs in {time.monotonic() - started:.1f} s, of which writing {writing:.1f} s\n")
+    sys.stderr.write(
+        f"\n{done} runs in {time.monotonic() - started:.1f} s, of which writing {writing:.1f} s\n"
+    )
     return 0
 
 

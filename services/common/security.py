@@ -103,9 +103,14 @@ def new_key(name: str, role: str) -> tuple[str, KeyEntry]:
     return key, KeyEntry(id=key_id, sha256=_hash(key), name=name, role=role)
 
 
+def digest(content: bytes) -> str:
+    """SHA-256, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def _hash(key: str) -> str:
     # A key is 256 random bits: there is nothing to guess, so no slow hash is needed.
-    return hashlib.sha256(key.encode()).hexdigest()
+    return digest(key.encode())
 
 
 class KeyFile:

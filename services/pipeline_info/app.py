@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
@@ -18,11 +20,11 @@ from services.common.observe import Metrics, ObserveMiddleware, configure_loggin
 from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
 from services.common.security import Gate, Principal
-from services.pipeline_info import api, pages
+from services.pipeline_info import api, lineage, pages
 from services.pipeline_info.guarded import GuardedRepository
 from services.pipeline_info.repository import PipelineInfoRepository, Result
 from services.pipeline_info.settings import Settings
-from services.pipeline_info.stores import open_store
+from services.pipeline_info.stores import open_lineage, open_store
 
 
 class _StoreCollector(Collector):
@@ -55,8 +57,10 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
     inserted = Counter("runs_inserted", "Runs by what became of them.", ["result"], registry=metrics.registry)
     for result in (*Result, "invalid"):
         inserted.labels(str(result))
+    inner = repository or open_store(settings)
+    graph = open_lineage(settings, inner)
     store = GuardedRepository(
-        repository or open_store(settings),
+        inner,
         breaker=Breaker(
             f"the {settings.backend} store",
             failures=settings.breaker_failures,
@@ -80,7 +84,7 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         version="1.0.0",
         description="Knows every run of every pipeline.",
         lifespan=lifespan,
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
     )
     problems.install(app)
@@ -108,7 +112,8 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
 
     app.add_exception_handler(UnavailableError, on_unavailable)
     app.include_router(api.routes(store, settings, gate, inserted))
-    app.include_router(pages.routes(store, settings, gate))
+    app.include_router(lineage.routes(graph, gate))
+    app.include_router(pages.routes(store, graph, settings, gate))
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
 
     @app.get(
@@ -124,6 +129,17 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         """The service's metrics, as Prometheus reads them."""
         content, media_type = metrics.exposition()
         return Response(content, media_type=media_type)
+
+    @app.get("/docs", include_in_schema=False)
+    def interface() -> HTMLResponse:
+        """The interface, to read and to try; its script comes from here, not from elsewhere."""
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url="/static/vendor/swagger-ui-5.js",
+            swagger_css_url="/static/vendor/swagger-ui-5.css",
+            swagger_favicon_url="/static/icon.svg",
+        )
 
     _describe(app, settings)
     return app

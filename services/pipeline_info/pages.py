@@ -18,6 +18,7 @@ from services.common.problems import Problem
 from services.common.security import Gate, Principal
 from services.pipeline_info import flow
 from services.pipeline_info.api import visible
+from services.pipeline_info.lineage import LineageStore, drawn, explore, label
 from services.pipeline_info.models import PipelineSummary, RunConditions, RunFilter
 from services.pipeline_info.repository import BadCursorError, Cursor, PipelineInfoRepository, StoredRun
 from services.pipeline_info.settings import Settings
@@ -186,7 +187,9 @@ def _links(row: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
-def routes(repository: PipelineInfoRepository, settings: Settings, gate: Gate) -> APIRouter:
+def routes(
+    repository: PipelineInfoRepository, lineage: LineageStore, settings: Settings, gate: Gate
+) -> APIRouter:
     """The pages over a store."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
     templates = Environment(
@@ -269,6 +272,25 @@ def routes(repository: PipelineInfoRepository, settings: Settings, gate: Gate) -
             broken=sum(not line.closed for line in lines),
             picture={"nodes": picture.nodes, "links": picture.links},
             extra=orjson.dumps(rest, option=orjson.OPT_INDENT_2).decode() if rest else "",
+        )
+
+    @router.get("/lineage")
+    def graph(request: Request, principal: Reader, node: str = "") -> Response:
+        """The graph of data sets and jobs, or the part around one of them."""
+        node = node.strip().replace("\x00", "")
+        found = explore(lineage, node or None, depth=20)
+        everything = found if not node else explore(lineage, None, depth=1)
+        if node and not found.edges:
+            found.nodes.clear()
+        return page(
+            "lineage.html",
+            query=_Query(request),
+            node=node,
+            names=sorted(everything.nodes),
+            picture=drawn(found),
+            columns=lineage.columns_of(node)[:500] if node.startswith("dataset:") else [],
+            label=label,
+            node_url=lambda name: "/lineage?" + urlencode({"node": name}),
         )
 
     return router

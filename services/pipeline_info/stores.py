@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.pipeline_info.lineage import LineageStore
 from services.pipeline_info.repository import PipelineInfoRepository
 from services.pipeline_info.settings import Settings
 
@@ -40,6 +41,16 @@ def open_store(settings: Settings) -> PipelineInfoRepository:
         pool_size=settings.pool_size,
         timeout=settings.store_timeout,
     )
+
+
+def open_lineage(settings: Settings, store: PipelineInfoRepository) -> LineageStore:
+    """Where lineage is kept: beside the runs in PostgreSQL, else in a file beside theirs."""
+    from services.pipeline_info.backends.lineage import PostgresLineage, SqliteLineage  # noqa: PLC0415
+    from services.pipeline_info.backends.postgres import PostgresPipelineRepository  # noqa: PLC0415
+
+    if isinstance(store, PostgresPipelineRepository):
+        return PostgresLineage(store)
+    return SqliteLineage(settings.file.with_name(settings.file.name + ".lineage"))
 
 
 def _needed(value: str, name: str, backend: str) -> str:

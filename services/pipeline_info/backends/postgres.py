@@ -90,7 +90,12 @@ class PostgresPipelineRepository(PipelineInfoRepository):
         )
 
     @contextmanager
-    def _connection(self, *, prepare: bool = True) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def connection(self, *, prepare: bool = True) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """A connection of the pool, to a schema that is up to date.
+
+        Raises:
+            StoreUnavailableError: There is none, or it broke.
+        """
         try:
             if prepare and not self._ready:
                 self._migrate()
@@ -114,7 +119,7 @@ class PostgresPipelineRepository(PipelineInfoRepository):
             if self._ready:
                 return
             self._pool.open()
-            with self._connection(prepare=False) as connection, connection.transaction():
+            with self.connection(prepare=False) as connection, connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
                 connection.execute(_sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}"))
                 connection.execute(
@@ -139,7 +144,7 @@ class PostgresPipelineRepository(PipelineInfoRepository):
             f"SELECT id, start_utc, doc::text FROM run{where}"
             f" ORDER BY start_utc DESC, id DESC LIMIT {where.bind(limit)} OFFSET {where.bind(offset)}"
         )
-        with self._connection() as connection:
+        with self.connection() as connection:
             return [
                 StoredRun(run_id, _utc(start), doc.encode())
                 for run_id, start, doc in connection.execute(_sql(query), where.bound)
@@ -149,13 +154,13 @@ class PostgresPipelineRepository(PipelineInfoRepository):
         """See the contract."""
         where = Where(lambda _: "%s", _same).matching(wanted)
         inner = f"SELECT 1 FROM run{where}" + (f" LIMIT {where.bind(bound)}" if bound is not None else "")
-        with self._connection() as connection:
+        with self.connection() as connection:
             row = connection.execute(_sql(f"SELECT count(*) FROM ({inner}) AS found"), where.bound).fetchone()
         return int(row[0]) if row else 0
 
     def get_pipelines_summary(self) -> list[PipelineSummary]:
         """See the contract; reads the summaries kept."""
-        with self._connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        with self.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute("SELECT * FROM pipeline_summary").fetchall()
         return sorted((summary.from_row(row, _utc) for row in rows), key=summary.order)
 
@@ -164,7 +169,7 @@ class PostgresPipelineRepository(PipelineInfoRepository):
         start = start_of_id(run_id)
         if start is None:
             return None
-        with self._connection() as connection:
+        with self.connection() as connection:
             row = connection.execute(
                 "SELECT doc::text FROM run WHERE start_utc = %s AND id = %s", (start, run_id)
             ).fetchone()
@@ -173,7 +178,7 @@ class PostgresPipelineRepository(PipelineInfoRepository):
     def _insert(self, pending: Sequence[Pending]) -> list[Landed]:
         if not pending:
             return []
-        with self._connection() as connection:
+        with self.connection() as connection:
             self._partitions(connection, pending)
             with connection.transaction():
                 owners = self._claim(connection, [item for item in pending if item.key is not None])
@@ -261,7 +266,7 @@ class PostgresPipelineRepository(PipelineInfoRepository):
 
     def ping(self) -> None:
         """See the contract."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             connection.execute("SELECT 1")
 
     def pool(self) -> dict[str, int]:

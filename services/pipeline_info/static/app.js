@@ -27,7 +27,13 @@ const base = () => ({
 function timeline() {
   const bars = dataOf("timeline-data");
   if (!bars) return;
-  const names = [...new Set(bars.map((bar) => bar[2]))].sort().reverse();
+  // The pipelines that ran last have a line each, the rest share one, so that the chart stays in sight.
+  const latest = [...new Set(bars.map((bar) => bar[2]))];
+  const own = new Set(latest.slice(0, latest.length > 18 ? 17 : 18));
+  const rest = `${latest.length - own.size} others`;
+  bars.forEach((bar) => { if (!own.has(bar[2])) { bar[3] = `${bar[2]} ${bar[3]}`; bar[2] = rest; } });
+  const names = [...own].sort().reverse();
+  if (latest.length > own.size) names.unshift(rest);
   const drawn = bars.map((bar) => ({ value: [bar[0], bar[1], names.indexOf(bar[2]), ...bar.slice(3)] }));
   const made = chart("timeline", {
     ...base(),
@@ -54,7 +60,7 @@ function timeline() {
         };
       },
     }],
-  }, Math.min(640, 110 + names.length * 26));
+  }, 96 + names.length * 20);
   made?.on("click", ({ value }) => { location.href = `/run/${encodeURIComponent(value[5])}`; });
 }
 
@@ -82,17 +88,28 @@ function flow() {
 function graph() {
   const picture = dataOf("graph-data");
   if (!picture) return;
+  const columns = 1 + Math.max(...picture.nodes.map((node) => node.x));
+  const box = document.getElementById("graph");
+  box.style.minWidth = `${columns * 190}px`;
+  const width = Math.max(columns * 190, box.parentElement.clientWidth);
+  const height = Math.max(160, 40 + picture.height * 46);
   const made = chart("graph", {
     ...base(),
     tooltip: { ...base().tooltip, formatter: ({ name, dataType }) => dataType === "edge" ? "" : escaped(name) },
     series: [{
-      type: "sankey", left: 8, right: 260, top: 12, bottom: 12, nodeGap: 14, nodeWidth: 12, draggable: false,
-      label: { color: colour("ink") },
-      data: picture.nodes.map((node) => ({ name: node.id, itemStyle: { color: colour(node.kind === "job" ? "warn" : "accent"), borderWidth: 0 }, label: { formatter: node.label } })),
-      links: picture.links.map((link) => ({ ...link, value: 1, lineStyle: { color: colour("faint"), opacity: 0.25 } })),
-      emphasis: { focus: "trajectory" },
+      type: "graph", layout: "none", left: 20, right: 160, top: 24, bottom: 24, symbolSize: 14, roam: false,
+      edgeSymbol: ["none", "arrow"], edgeSymbolSize: 7,
+      lineStyle: { color: colour("faint"), opacity: 0.6, curveness: 0.08 },
+      label: { show: true, position: "right", color: colour("ink"), width: 150, overflow: "truncate" },
+      data: picture.nodes.map((node) => ({
+        name: node.id, x: node.x * (width - 180) / Math.max(1, columns - 1), y: node.y * 46,
+        symbol: node.kind === "job" ? "roundRect" : "circle",
+        itemStyle: { color: colour(node.kind === "job" ? "warn" : "accent") }, label: { formatter: node.label },
+      })),
+      links: picture.links,
+      emphasis: { focus: "adjacency" },
     }],
-  }, Math.max(240, 60 + picture.height * 34));
+  }, height);
   made?.on("click", ({ dataType, name }) => { if (dataType === "node") location.href = `/lineage?node=${encodeURIComponent(name)}`; });
 }
 
