@@ -89,27 +89,27 @@ function graph() {
   const picture = dataOf("graph-data");
   if (!picture) return;
   const columns = 1 + Math.max(...picture.nodes.map((node) => node.x));
-  const box = document.getElementById("graph");
-  box.style.minWidth = `${columns * 190}px`;
-  const width = Math.max(columns * 190, box.parentElement.clientWidth);
-  const height = Math.max(160, 40 + picture.height * 46);
+  document.getElementById("graph").style.minWidth = `${columns * 125}px`;
+  const hidden = { show: false, type: "value" };
   const made = chart("graph", {
     ...base(),
     tooltip: { ...base().tooltip, formatter: ({ name, dataType }) => dataType === "edge" ? "" : escaped(name) },
+    grid: { left: 20, right: 20, top: 10, bottom: 10 },
+    xAxis: { ...hidden, min: 0, max: columns - 0.2 },
+    yAxis: { ...hidden, min: -0.5, max: picture.height - 0.5, inverse: true },
     series: [{
-      type: "graph", layout: "none", left: 20, right: 160, top: 24, bottom: 24, symbolSize: 14, roam: false,
+      type: "graph", coordinateSystem: "cartesian2d", layout: "none", symbolSize: 14,
       edgeSymbol: ["none", "arrow"], edgeSymbolSize: 7,
-      lineStyle: { color: colour("faint"), opacity: 0.6, curveness: 0.08 },
-      label: { show: true, position: "right", color: colour("ink"), width: 150, overflow: "truncate" },
+      lineStyle: { color: colour("faint"), opacity: 0.6 },
+      label: { show: true, position: "bottom", color: colour("ink"), width: 140, overflow: "truncate" },
       data: picture.nodes.map((node) => ({
-        name: node.id, x: node.x * (width - 180) / Math.max(1, columns - 1), y: node.y * 46,
-        symbol: node.kind === "job" ? "roundRect" : "circle",
+        name: node.id, value: [node.x + 0.4, node.y], symbol: node.kind === "job" ? "roundRect" : "circle",
         itemStyle: { color: colour(node.kind === "job" ? "warn" : "accent") }, label: { formatter: node.label },
       })),
       links: picture.links,
       emphasis: { focus: "adjacency" },
     }],
-  }, height);
+  }, Math.max(150, 20 + picture.height * 64));
   made?.on("click", ({ dataType, name }) => { if (dataType === "node") location.href = `/lineage?node=${encodeURIComponent(name)}`; });
 }
 
@@ -149,6 +149,10 @@ document.addEventListener("keydown", (event) => {
 document.getElementById("help-button").addEventListener("click", keys["?"]);
 document.getElementById("theme-button").addEventListener("click", toggleTheme);
 document.addEventListener("change", (event) => { if (event.target.matches("[data-submits]")) event.target.form.submit(); });
+// What is not asked for need not be in the address.
+document.addEventListener("htmx:configRequest", ({ detail }) => {
+  for (const [name, value] of Object.entries(detail.parameters)) if (value === "") delete detail.parameters[name];
+});
 document.addEventListener("htmx:afterSettle", (event) => { if (event.target.id === "results") draw(); });
 document.addEventListener("htmx:historyRestore", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
