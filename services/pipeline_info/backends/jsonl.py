@@ -519,6 +519,8 @@ class JsonlPipelineRepository(PipelineInfoRepository):
             How many lines were left out.
         """
         left_out = 0
+        if not self.file.parent.is_dir():
+            return left_out
         with self._mutex, self._locked():
             for number, generation, name in self._segments()[:-1]:
                 kept, rejected = self._sort_out(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.pipeline_info import compact
 from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
 from services.pipeline_info.models import PipelineInfo, RunFilter
 from services.pipeline_info.repository import NewRun, Result
@@ -190,3 +191,15 @@ def test_many_runs_are_found_without_reading_all(file: Path):
     assert len(again.get_pipeline_info(ALL, limit=10)) == 10
     assert again.get_pipelines_summary()[0].total_runs == 20_000
     assert time.perf_counter() - started < 0.5
+
+
+def test_the_command_compacts_the_files_of_the_settings(file: Path, monkeypatch, capsys):
+    monkeypatch.setenv("PIPELINE_INFO_FILE", str(file))
+    assert compact.main() == 0
+    filled(file)
+    with file.open("ab") as stream:
+        stream.write(b"broken\n")
+    assert compact.main() == 0
+    assert "1 lines were put aside" in capsys.readouterr().out
+    monkeypatch.setenv("PIPELINE_INFO_BACKEND", "duckdb")
+    assert compact.main() == 2
