@@ -178,7 +178,7 @@ def _links(row: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
         if url := safe_url(value):
             found.append((str(name), url))
     dag_run = row["extra"].get("dag_run_id")
-    if settings.airflow_url and row["pipeline_type"] == "airflow" and isinstance(dag_run, str):
+    if settings.airflow_url and isinstance(dag_run, str):
         page = f"/dags/{quote(row['pipeline_name'] or '', safe='')}/runs/{quote(dag_run, safe='')}"
         found.append(("Airflow", settings.airflow_url.rstrip("/") + page))
     for name in ("output_file", "log_file"):
