@@ -54,12 +54,13 @@ class RunPage(BaseModel):
     """A page of runs, newest first.
 
     Attributes:
-        total: How many match; when `total_is_exact` is false there are more than this.
+        total: How many match; when `total_is_exact` is false there are more than this. Null on a page by
+            cursor: the first page said it.
         next_cursor: Where the next page starts; null when this is the last.
     """
 
     items: list[PipelineRun]
-    total: int
+    total: int | None
     total_is_exact: bool
     limit: int | None
     offset: int
@@ -262,12 +263,17 @@ def routes(  # noqa: PLR0915 - one function a route
             raise Problem(400, str(error), code="bad_cursor") from error
         runs = repository.get_pipeline_info(wanted, limit=query.limit + 1, offset=query.offset, after=after)
         more, runs = len(runs) > query.limit, runs[: query.limit]
-        bound = settings.total_bound
-        total = repository.count_pipeline_info(wanted, bound=bound + 1)
+        total: int | None = None
+        if after is None:
+            # The page's own end tells the total, if it is there; to count is what costs.
+            seen = query.offset + len(runs)
+            known = not more and (runs or not query.offset)
+            bound = settings.total_bound
+            total = seen if known else repository.count_pipeline_info(wanted, bound=bound + 1)
         rest = orjson.dumps(
             {
-                "total": min(total, bound),
-                "total_is_exact": total <= bound,
+                "total": total if total is None else min(total, settings.total_bound),
+                "total_is_exact": total is not None and total <= settings.total_bound,
                 "limit": query.limit,
                 "offset": query.offset,
                 "next_cursor": runs[-1].cursor().encode() if more else None,

@@ -55,7 +55,7 @@ class Settings(ServiceSettings):
         *("quality", "monitoring", "airflow", "ml", "other"),
     )
     environments: Words = ("dev", "test", "staging", "prod")
-    total_bound: Annotated[int, Field(ge=1)] = 10_000
+    total_bound: Annotated[int, Field(ge=1)] = 1000
     summary_seconds: Annotated[float, Field(ge=0)] = 2
     airflow_url: str = ""
 

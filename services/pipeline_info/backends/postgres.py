@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
+import orjson
 import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
@@ -30,7 +31,8 @@ from services.pipeline_info.sql import COLUMNS, Where, values
 log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
-_TYPES = ("text", "timestamptz", "timestamptz", *["text"] * 6, "float8", "int8", "json")
+_KINDS = ("text", "timestamptz", "timestamptz", *["text"] * 6, "float8", "int8", "json")
+_TYPES = dict(zip((*COLUMNS, "doc"), _KINDS, strict=True))
 # Advisory locks of this service: any numbers that no other program of the database uses.
 _MIGRATING, _PARTITIONING = 7_214_001, 7_214_002
 
@@ -229,15 +231,20 @@ class PostgresPipelineRepository(PipelineInfoRepository):
     def _write(self, connection: psycopg.Connection[tuple[Any, ...]], ours: Sequence[Pending]) -> None:
         if not ours:
             return
-        rows = [(*values(item.run, _same), item.doc.decode()) for item in ours]
-        names = (*COLUMNS, "doc")
-        arrays = ", ".join(f"%s::{kind}[]" for kind in _TYPES)
+        rows = [
+            dict(zip(COLUMNS, values(item.run, _same), strict=True)) | {"doc": orjson.Fragment(item.doc)}
+            for item in ours
+        ]
+        # One JSON text: a tenth of what arrays cost to write, and the documents arrive as they are.
+        names = ", ".join(_TYPES)
+        types = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
         written = connection.execute(
             _sql(
-                f"INSERT INTO run ({', '.join(names)}) SELECT * FROM unnest({arrays})"
+                f"INSERT INTO run ({names}) SELECT {names}"
+                f" FROM json_to_recordset(%s::json) AS given ({types})"
                 " ON CONFLICT DO NOTHING RETURNING id"
             ),
-            [list(column) for column in zip(*rows, strict=True)],
+            (orjson.dumps(rows).decode(),),
         ).fetchall()
         new = {row[0] for row in written}
         with connection.cursor() as cursor:

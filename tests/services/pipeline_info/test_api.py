@@ -199,7 +199,7 @@ def test_pages_by_cursor(client: TestClient):
     seen, cursor = [], None
     while True:
         page = client.get("/get_pipeline_info", params={"limit": 10} | ({"cursor": cursor} if cursor else {}))
-        assert page.json()["total"] == 25
+        assert page.json()["total"] == (25 if cursor is None else None)
         seen += [item["rowcount"] for item in page.json()["items"]]
         cursor = page.json()["next_cursor"]
         if cursor is None:
