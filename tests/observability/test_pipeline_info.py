@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "observability"
 def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names of the service's metrics, as Prometheus knows them."""
     file = tmp_path_factory.mktemp("metrics") / "runs.jsonl"
-    client = TestClient(create_app(Settings(file=file)), base_url="http://127.0.0.1:8002")
+    client = TestClient(create_app(Settings(backend="jsonl", file=file)), base_url="http://127.0.0.1:8002")
     client.get("/get_pipeline_info")
     client.get("/nowhere")
     text = client.get("/metrics").text

@@ -178,4 +178,4 @@ def repository(file: Path) -> Iterator[JsonlPipelineRepository]:
 
 @pytest.fixture
 def client(repository: JsonlPipelineRepository) -> TestClient:
-    return client_of(create_app(Settings(summary_seconds=0), repository))
+    return client_of(create_app(Settings(summary_seconds=0, file=repository.file), repository))

@@ -158,7 +158,7 @@ def test_a_line_that_is_no_run_is_skipped_and_counted(client: TestClient, file: 
 
 def test_a_folder_that_cannot_be_written_is_503(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    client = client_of(create_app(Settings(file=tmp_path / "file" / "runs.jsonl")))
+    client = client_of(create_app(Settings(backend="jsonl", file=tmp_path / "file" / "runs.jsonl")))
     answer = client.post("/pipelines", json=RUN)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1

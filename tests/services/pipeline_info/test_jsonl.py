@@ -194,6 +194,7 @@ def test_many_runs_are_found_without_reading_all(file: Path):
 
 
 def test_the_command_compacts_the_files_of_the_settings(file: Path, monkeypatch, capsys):
+    monkeypatch.setenv("PIPELINE_INFO_BACKEND", "jsonl")
     monkeypatch.setenv("PIPELINE_INFO_FILE", str(file))
     assert compact.main() == 0
     filled(file)

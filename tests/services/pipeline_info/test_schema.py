@@ -40,6 +40,7 @@ def document(tmp_path_factory):
     settings = Settings(
         auth="on",
         api_keys_file=folder / "keys.json",
+        backend="jsonl",
         file=folder / "runs.jsonl",
         rate_per_second=0,
         summary_seconds=0,
