@@ -34,6 +34,7 @@ from backports.zstd import ZstdDecompressor
 from chdb.state.sqlitelike import Connection, connect
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 # Parameters of the protocol; every other one is a setting of the query.
@@ -239,8 +240,13 @@ def application(path: Path, user: str, password: str) -> FastAPI:
     """The HTTP application over one data folder."""
     engine = Engine(path)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    # On loopback without a password, what has to be kept out is a page in somebody's browser: it may
+    # reach the port under another name, and it always says where it comes from.
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
 
     def check_login(request: Request) -> None:
+        if "origin" in request.headers:
+            raise ClickHouseError("Code: 497. DB::Exception: Web pages are not answered. (ACCESS_DENIED)")
         login = (request.headers.get("x-clickhouse-user", ""), request.headers.get("x-clickhouse-key", ""))
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "basic":

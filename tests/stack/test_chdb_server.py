@@ -168,6 +168,14 @@ def test_a_wrong_password_is_refused(port: int) -> None:
     assert "AUTHENTICATION_FAILED" in answer.text
 
 
+@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+def test_a_page_in_a_browser_is_refused(port: int, header: dict[str, str]) -> None:
+    login = {"X-ClickHouse-User": "default", "X-ClickHouse-Key": PASSWORD}
+    answer = requests.post(f"http://127.0.0.1:{port}/", data="SELECT 1", headers=login | header, timeout=10)
+    assert answer.status_code >= 400
+    assert answer.text.strip() != "1"
+
+
 def test_a_second_process_is_refused_the_folder(tmp_path: Path) -> None:
     ports = []
     for _ in range(2):

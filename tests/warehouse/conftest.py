@@ -1,23 +1,15 @@
-"""A migrated warehouse that each test finds fresh, and a ClickHouse of its own for the session."""
+"""A migrated warehouse that each test finds fresh."""
 
 import secrets
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
 import psycopg
 import pytest
-from clickhouse_connect.driver.client import Client
 from psycopg import sql
 
-from tallyhouse.migrate import migrate_clickhouse, migrate_warehouse
-from tallyhouse.settings import ROOT, Settings
+from tallyhouse.migrate import migrate_warehouse
+from tallyhouse.settings import Settings
 from tests.warehouse.schema import tables
 
 Insert = Callable[..., None]
@@ -104,58 +96,3 @@ def insert(warehouse: psycopg.Connection[Any]) -> Insert:
             )
 
     return insert_rows
-
-
-@pytest.fixture(scope="session")
-def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an embedded ClickHouse with a folder of its own."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    folder = tmp_path_factory.mktemp("clickhouse")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "scripts.chdb_server", "--path", str(folder / "data"), "--port", str(port)],
-        cwd=ROOT,
-        stdout=(folder / "log").open("wb"),
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        for _ in range(120):
-            with closing(socket.socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, Path(folder / "log").read_text()
-            time.sleep(0.25)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-@pytest.fixture
-def clickhouse_settings(settings: Settings, clickhouse_port: int) -> Settings:
-    return settings.model_copy(
-        update={
-            "clickhouse_host": "127.0.0.1",
-            "clickhouse_http_port": clickhouse_port,
-            "clickhouse_user": "default",
-            "clickhouse_password": "",
-        }
-    )
-
-
-@pytest.fixture
-def clickhouse_server(clickhouse_settings: Settings) -> Iterator[Client]:
-    """A client of a ClickHouse without a database `dwh`."""
-    with clickhouse_connect.get_client(
-        host="127.0.0.1", port=clickhouse_settings.clickhouse_http_port, compress=False, tz_mode="aware"
-    ) as client:
-        client.command("DROP DATABASE IF EXISTS dwh SYNC")
-        yield client
-
-
-@pytest.fixture
-def clickhouse(clickhouse_server: Client, clickhouse_settings: Settings) -> Client:
-    """A client of a migrated ClickHouse."""
-    migrate_clickhouse(clickhouse_settings)
-    return clickhouse_server

@@ -11,6 +11,7 @@ from tallyhouse.settings import ROOT
 
 SPELLED = {
     "text": "text",
+    "text[]": "text[]",
     "jsonb": "jsonb",
     "numeric": "numeric",
 }

@@ -1,0 +1,300 @@
+"""Publishing into a ClickHouse of its own: every published run, whole, once, and proven."""
+
+import secrets
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import clickhouse_connect
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from clickhouse_connect.driver.client import Client
+from psycopg import sql
+from psycopg.rows import dict_row
+from pyarrow import fs
+
+from tallyhouse.contracts import SubjectContract
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.lake import Lake
+from tallyhouse.ledger import Hop, Line, store
+from tallyhouse.migrate import migrate_clickhouse, migrate_warehouse
+from tallyhouse.publish.clickhouse import LakeAccess, publish
+from tallyhouse.publish.run import new_run_id
+from tallyhouse.publish.staging import table_schema
+from tallyhouse.settings import Settings
+from tests.warehouse.schema import tables
+
+pytestmark = pytest.mark.integration
+
+MARTS = {"fact_order_line": "mart_revenue_daily", "fact_payment": "mart_payment_conversion"}
+SUBJECT = SubjectContract("shop", sources=(), models=tuple(MARTS), marts=tuple(MARTS.values()))
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Iterator[Lake]:
+    """A bucket of its own on the stack's object store, gone after the test."""
+    name = f"scratch-{secrets.token_hex(4)}"
+    store = fs.S3FileSystem(
+        access_key=settings.minio_root_user,
+        secret_key=settings.minio_root_password,
+        endpoint_override=f"{settings.minio_host}:{settings.minio_port}",
+        scheme="http",
+        allow_bucket_creation=True,
+        allow_bucket_deletion=True,
+    )
+    store.create_dir(name)
+    try:
+        yield Lake(store, name)
+    finally:
+        store.delete_dir(name)
+
+
+class Shop:
+    """A warehouse with runs that PostgreSQL shows, their increments, and a ClickHouse to bring them to."""
+
+    def __init__(self, address: str, lake: Lake, client: Client, settings: Settings) -> None:
+        self.address = address
+        self.lake = lake
+        self.client = client
+        self.access = LakeAccess(settings.minio_url, settings.minio_root_user, settings.minio_root_password)
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.address)
+
+    def night(self, *, lines: tuple[Row, ...] = (), payments: tuple[Row, ...] = ()) -> str:
+        """A run that PostgreSQL shows: rows by primary key, in the warehouse and as increments."""
+        run_id = new_run_id("shop", datetime.now(UTC))
+        changed = {"fact_order_line": lines, "fact_payment": payments}
+        with self.connect() as connection:
+            for model, rows in changed.items():
+                if rows:
+                    written = self._write(connection, model, rows)
+                    with self.lake.create(f"increment/{model}/run={run_id}/part-0.parquet") as sink:
+                        pq.write_table(written, sink)
+            connection.execute(
+                "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status, published_at) "
+                "VALUES (%s, 'shop', 'd', 'r', 'published', clock_timestamp())",
+                (run_id,),
+            )
+        self.lake.write_json(
+            f"report/shop/run={run_id}/transform.json",
+            {"models": {model: len(rows) for model, rows in changed.items()}},
+        )
+        return run_id
+
+    def _write(self, connection: psycopg.Connection[Any], model: str, rows: tuple[Row, ...]) -> pa.Table:
+        described = tables()[f"dwh.{model}"]
+        key = described.key[0]
+        whole = [described.row(row | {key: f"{row[key]:>036}"}) for row in rows]
+        keys = [row[key] for row in whole]
+        name = sql.Identifier("dwh", model)
+        connection.execute(
+            sql.SQL("DELETE FROM {} WHERE {} = ANY(%s)").format(name, sql.Identifier(key)), (keys,)
+        )
+        with connection.cursor(row_factory=dict_row) as cursor:
+            cursor.executemany(
+                sql.SQL("INSERT INTO {} VALUES ({})").format(
+                    name, sql.SQL(", ").join(sql.Placeholder() * len(described.columns))
+                ),
+                [list(row.values()) for row in whole],
+            )
+            found = cursor.execute(
+                sql.SQL("SELECT * FROM {} WHERE {} = ANY(%s)").format(name, sql.Identifier(key)), (keys,)
+            ).fetchall()
+        return pa.Table.from_pylist(found, schema=table_schema(connection, "dwh", model))
+
+    def publish(self, run_id: str) -> list[Line]:
+        return publish(self.connect, self.client, self.lake, self.access, SUBJECT, run_id)
+
+    def ask(self, query: str) -> list[tuple[Any, ...]]:
+        with self.connect() as connection:
+            return connection.execute(query).fetchall()
+
+    def shown(self) -> dict[str, list[Any]]:
+        """All that ClickHouse shows."""
+        return {
+            table: sorted(self.client.query(f"SELECT * FROM {table}").result_rows, key=repr)
+            for table in (*SUBJECT.models, *SUBJECT.marts)
+        }
+
+    def runs(self) -> list[str]:
+        return [
+            row[0] for row in self.client.query("SELECT run_id FROM etl_run ORDER BY applied_at").result_rows
+        ]
+
+
+@pytest.fixture
+def shop(
+    postgres_scratch: str,
+    lake: Lake,
+    settings: Settings,
+    clickhouse: Client,
+    clickhouse_settings: Settings,
+) -> Iterator[Shop]:
+    migrate_warehouse(settings.model_copy(update={"dwh_db": postgres_scratch.rpartition("/")[2]}))
+    with clickhouse_connect.get_client(
+        host="127.0.0.1", port=clickhouse_settings.clickhouse_http_port, database="dwh", compress=False
+    ) as client:
+        yield Shop(postgres_scratch, lake, client, settings)
+
+
+def line(key: int, **values: Any) -> Row:
+    return {"order_item_id": key, "category_key": -1} | values
+
+
+def payment(key: int, amount: str, currency: str = "UAH", **values: Any) -> Row:
+    return {"payment_id": key, "payment_method_key": -1, "amount": amount, "currency": currency} | values
+
+
+def test_rows_and_measures_of_a_run_arrive(shop: Shop) -> None:
+    run_id = shop.night(
+        lines=(
+            line(1, quantity=2, line_total="10.50", currency="UAH", line_number=1),
+            line(2, quantity=3, line_total="0.01", currency="EUR", line_number=2, category_key=404),
+            line(3, quantity=5, line_total="7.00", currency=None),
+        ),
+        payments=(payment(1, "10.50"), payment(2, "0.01", "EUR", payment_method_key=404)),
+    )
+    lines = shop.publish(run_id)
+    assert all(line.closed for line in lines)
+    found = {(line.table, line.hop, line.measure): line.left for line in lines}
+    orders = {m: value for (table, _, m), value in found.items() if table == "fact_order_line"}
+    assert orders == {"rows": 3} | {
+        f"sum({measure}) {currency}": Decimal(value)
+        for measure, values in {
+            "quantity": ("2", "3", "5"),
+            "unit_price": ("1", "1", "1"),
+            "discount": ("1", "1", "1"),
+            "line_total": ("10.50", "0.01", "7.00"),
+        }.items()
+        for currency, value in zip(("UAH", "EUR", "none"), values, strict=True)
+    }
+    assert found["mart_payment_conversion", Hop.MODEL_MART, "attempted_amount EUR"] == Decimal("0.01")
+    assert found["mart_revenue_daily", Hop.MODEL_MART, "rows"] == 3
+    with shop.connect() as connection:
+        assert sorted(store.read(connection, run_id), key=repr) == sorted(lines, key=repr)
+    assert shop.runs() == [run_id]
+    assert shop.ask("SELECT run_id FROM etl.run WHERE clickhouse_at IS NOT NULL") == [(run_id,)]
+
+
+def test_a_run_that_died_between_the_stores_is_finished_by_the_next(shop: Shop) -> None:
+    dead = shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")))
+    heir = shop.night(payments=(payment(2, "2.50"), payment(3, "3.00")), lines=(line(1),))
+    shop.publish(heir)
+    assert shop.runs() == [dead, heir]
+    assert [row[-2] for row in shop.shown()["fact_payment"]] == [Decimal(n) for n in ("1", "2.5", "3")]
+    assert shop.ask("SELECT count(*) FROM etl.run WHERE clickhouse_at IS NULL") == [(0,)]
+
+
+def test_a_run_that_died_between_two_models_is_applied_again(shop: Shop) -> None:
+    first = shop.night(payments=(payment(1, "1.00"),), lines=(line(1),))
+    shop.publish(first)
+    before = shop.shown()
+    shop.client.command("TRUNCATE TABLE fact_payment")
+    shop.client.command("TRUNCATE TABLE etl_run")
+    shop.publish(first)
+    assert shop.shown() == before
+    assert shop.runs() == [first]
+
+
+def test_an_emptied_clickhouse_is_filled_again_from_the_lake(
+    shop: Shop, clickhouse_settings: Settings
+) -> None:
+    shop.publish(shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1),)))
+    last = shop.night(payments=(payment(2, "2.50"),), lines=(line(2, quantity=7),))
+    shop.publish(last)
+    before = shop.shown()
+    shop.client.command("DROP DATABASE dwh SYNC")
+    migrate_clickhouse(clickhouse_settings)
+    assert not any(shop.shown().values())
+    shop.publish(last)
+    assert shop.shown() == before
+
+
+def test_publishing_twice_changes_nothing(shop: Shop) -> None:
+    run_id = shop.night(payments=(payment(1, "1.00"),), lines=(line(1),))
+    first = shop.publish(run_id)
+    before = shop.shown(), shop.runs(), shop.ask("SELECT run_id, clickhouse_at FROM etl.run")
+    assert shop.publish(run_id) == first
+    assert (shop.shown(), shop.runs(), shop.ask("SELECT run_id, clickhouse_at FROM etl.run")) == before
+    assert shop.ask("SELECT count(*) FROM etl.ledger") == [(len(first),)]
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (
+            "UPDATE dwh.fact_payment SET amount = amount + 0.01",
+            r"fact_payment in run shop-.*: .*postgres=clickhouse differs by -0.01 sum\(amount\) UAH",
+        ),
+        (
+            "UPDATE dwh.fact_payment SET currency = 'USD'",
+            r"fact_payment in run shop-.*: .*postgres=clickhouse differs by -1.00 sum\(amount\) USD",
+        ),
+        (
+            "UPDATE dwh.fact_order_line SET quantity = quantity - 2",
+            r"fact_order_line in run shop-.*: .*postgres=clickhouse differs by 2 sum\(quantity\) none",
+        ),
+        (
+            "DELETE FROM dwh.fact_order_line",
+            r"fact_order_line in run shop-.*: .*postgres=clickhouse differs by 1 rows",
+        ),
+    ],
+)
+def test_stores_that_differ_are_told_apart(shop: Shop, spoilt: str, said: str) -> None:
+    run_id = shop.night(payments=(payment(1, "1.00"),), lines=(line(1),))
+    with shop.connect() as connection:
+        connection.execute(spoilt)
+    with pytest.raises(TallyhouseError, match=said):
+        shop.publish(run_id)
+    assert shop.ask("SELECT clickhouse_at FROM etl.run") == [(None,)]
+    assert shop.ask("SELECT count(*) > 0 FROM etl.ledger WHERE NOT closed") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"),
+    [
+        (
+            "increment/fact_payment/run={}/part-0.parquet",
+            r"fact_payment in run shop-.*reported 2 rows.* 0 of",
+        ),
+        ("report/shop/run={}/transform.json", r"subject shop in run shop-.*transform.json is gone"),
+    ],
+)
+def test_an_increment_that_is_gone_from_the_lake_is_missed(shop: Shop, gone: str, said: str) -> None:
+    lost = shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1),))
+    last = shop.night(payments=(payment(3, "3.00"),))
+    shop.lake.filesystem.delete_file(shop.lake.path(gone.format(lost)))
+    with pytest.raises(TallyhouseError, match=said):
+        shop.publish(last)
+    assert shop.runs() == []
+    assert not any(shop.shown().values())
+
+
+def test_a_run_that_the_warehouse_does_not_show_is_refused(shop: Shop) -> None:
+    run_id = shop.night()
+    shop.ask(f"UPDATE etl.run SET status = 'failed' WHERE run_id = '{run_id}' RETURNING 1")
+    with pytest.raises(TallyhouseError, match="the warehouse does not show this run"):
+        shop.publish(run_id)
+    assert shop.runs() == []
+
+
+def test_publishes_of_a_subject_wait_for_one_another(shop: Shop) -> None:
+    run_id = shop.night(payments=(payment(1, "1.00"),))
+    publishing = threading.Thread(target=shop.publish, args=(run_id,))
+    with shop.connect() as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('tallyhouse clickhouse shop', 0))")
+        publishing.start()
+        publishing.join(1)
+        assert publishing.is_alive()
+        assert shop.ask(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ) == [(1,)]
+    publishing.join(60)
+    assert shop.ask("SELECT clickhouse_at IS NOT NULL FROM etl.run") == [(True,)]
