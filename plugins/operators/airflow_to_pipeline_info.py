@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from itertools import batched
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import psycopg
 import requests
+from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
 from hooks.airflow_api import AirflowApiHook
-from hooks.failures import find_connection, one_line_errors, refused
+from hooks.failures import SERVER_ERRORS, find_connection, one_line_errors, refused
+from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
-from tallyhouse.errors import TallyhouseError
+from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
 
 LOCAL_ZONE = ZoneInfo("Europe/Kyiv")
 POSITION = "monitor_pipelines"
@@ -42,6 +49,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
     :param pipeline_info_conn_id: connection of the service
     :param airflow_conn_id: connection of Airflow's API
     :param dwh_conn_id: connection of the warehouse
+    :param lake_conn_id: connection of the lake, for links to what a run left there
     """
 
     template_fields: Sequence[str] = ("environment",)
@@ -54,6 +62,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         pipeline_info_conn_id: str = "pipeline_info",
         airflow_conn_id: str = "airflow_api",
         dwh_conn_id: str = "pg_dwh",
+        lake_conn_id: str = "s3_lake",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -61,6 +70,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         self.pipeline_info_conn_id = pipeline_info_conn_id
         self.airflow_conn_id = airflow_conn_id
         self.dwh_conn_id = dwh_conn_id
+        self.lake_conn_id = lake_conn_id
 
     def execute(self, context: Context) -> int:
         """Posts what is new.
@@ -80,9 +90,10 @@ class AirflowToPipelineInfoOperator(BaseOperator):
             position = _position(connection)
             # A run's end may be older than its commit; what is read twice is known by its key.
             since = position - OVERLAP if position else None
-            finished = AirflowApiHook(http_conn_id=self.airflow_conn_id).finished_runs(since, where)
-            for runs in batched(finished, BATCH):
-                records = [self._record(connection, run) for run in runs]
+            airflow = AirflowApiHook(http_conn_id=self.airflow_conn_id)
+            links = _Links(airflow, LakeHook(aws_conn_id=self.lake_conn_id), where)
+            for runs in batched(airflow.finished_runs(since, where), BATCH):
+                records = [self._record(connection, links, run) for run in runs]
                 posted += self._post(url, headers, list(zip(runs, records, strict=True)), where)
                 _move(connection, datetime.fromisoformat(runs[-1]["end_date"]))
         self.log.info("%s runs posted", posted)
@@ -135,12 +146,14 @@ class AirflowToPipelineInfoOperator(BaseOperator):
             )
         return sum(item["result"] == "created" for item in results)
 
-    def _record(self, connection: psycopg.Connection[Any], run: dict[str, Any]) -> dict[str, Any]:
+    def _record(
+        self, connection: psycopg.Connection[Any], links: _Links, run: dict[str, Any]
+    ) -> dict[str, Any]:
         end = datetime.fromisoformat(run["end_date"])
         start = datetime.fromisoformat(run["start_date"] or run["end_date"])
         with connection.transaction():
             ours = connection.execute(
-                "SELECT run_id, status, started_at, clickhouse_at FROM etl.run "
+                "SELECT run_id, status, started_at, clickhouse_at, subject FROM etl.run "
                 "WHERE dag_id = %s AND dag_run_id = %s ORDER BY started_at DESC LIMIT 1",
                 (run["dag_id"], run["dag_run_id"]),
             ).fetchone()
@@ -172,8 +185,51 @@ class AirflowToPipelineInfoOperator(BaseOperator):
                 "rows": rows if ours else None,
                 "ledger_closed": bool(ours and ours[3]) and all(line.closed for line in lines),
                 "ledger": [_line(line) for line in lines],
+                "links": links.of(run, run_id=ours[0] if ours else None, subject=ours[4] if ours else None),
             },
         }
+
+
+class _Links:
+    """Where to look when a run is looked at: log, Data Docs, lake. Airflow's own page the service knows.
+
+    A server that does not answer costs its link, not the record.
+    """
+
+    def __init__(self, airflow: AirflowApiHook, lake: LakeHook, where: str) -> None:
+        self._airflow, self._lake_hook, self._where = airflow, lake, where
+        self._lake: Lake | None = None
+        self._gone = False
+
+    def of(self, run: dict[str, Any], *, run_id: str | None, subject: str | None) -> dict[str, str]:
+        """The links of a run, by name."""
+        found: dict[str, str] = {}
+        task = self._airflow.told_by(run["dag_id"], run["dag_run_id"], self._where)
+        if task is not None:
+            page = "/".join(
+                f"{kind}/{quote(name, safe='')}"
+                for kind, name in (
+                    ("dags", run["dag_id"]),
+                    ("runs", run["dag_run_id"]),
+                    ("tasks", task["task_id"]),
+                )
+            )
+            found[f"log of {task['task_id']}"] = (
+                f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/{page}"
+            )
+        if run_id is not None and not self._gone:
+            report = f"report/{subject}/run={run_id}"
+            try:
+                if self._lake is None:
+                    self._lake = self._lake_hook.get_lake(self._where)
+                if f"{report}/quality.json" in self._lake.keys(report):
+                    found["Data Docs"] = str(self._lake.read_json(f"{report}/quality.json")["data_docs_url"])
+                if console := self._lake_hook.console(f"{report}/", self._where):
+                    found["lake"] = console
+            except (TallyhouseError, *SERVER_ERRORS, KeyError) as error:
+                log.warning("no links into the lake: %s", first_line(error))
+                self._gone = True
+        return found
 
 
 def _line(line: Line) -> dict[str, Any]:

@@ -250,6 +250,21 @@ class Stack:
             # The scheduler's nap when it finds nothing to do stands between any two tasks.
             "scheduler": {"enable_health_check": False, "scheduler_idle_sleep_time": 0.25},
             "metrics": {"statsd_on": False},
+            # A service that is down must not hold up the nights: one more try, then lineage waits for
+            # the next night.
+            "openlineage": {
+                "namespace": "tallyhouse",
+                "transport": json.dumps(
+                    {
+                        "type": "http",
+                        "url": s.pipeline_info_url,
+                        "endpoint": "api/v1/lineage",
+                        "timeout": 5,
+                        "retry": {"total": 1, "allowed_methods": ["POST"]},
+                    }
+                ),
+                "disable_source_code": True,
+            },
         }
         named = {"AIRFLOW_HOME": str(self.airflow_home)}
         for section, options in values.items():

@@ -51,6 +51,7 @@ ROLES: Mapping[str, frozenset[str]] = {
     "monitor": frozenset({METRICS}),
     "admin": frozenset({READ, WRITE, LINEAGE, METRICS}),
 }
+_KEY_PREFIX = "th_"
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
 
 
@@ -99,7 +100,7 @@ class KeyEntry(BaseModel):
 def new_key(name: str, role: str) -> tuple[str, KeyEntry]:
     """A new key and its entry."""
     key_id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
-    key = f"th_{key_id}_{secret}"
+    key = f"{_KEY_PREFIX}{key_id}_{secret}"
     return key, KeyEntry(id=key_id, sha256=_hash(key), name=name, role=role)
 
 
@@ -235,8 +236,9 @@ _BEARER = HTTPBearer(auto_error=False)
 class Gate:
     """Decides for each request who is asking and whether they may.
 
-    Credentials are an API key in `X-API-Key`, a token in `Authorization: Bearer`, or, for a browser's own
-    prompt, an API key as the password of `Authorization: Basic`.
+    Credentials are an API key in `X-API-Key`, a token in `Authorization: Bearer`, an API key in its place
+    (all that OpenLineage's clients can send), or, for a browser's own prompt, an API key as the password of
+    `Authorization: Basic`.
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
@@ -296,6 +298,8 @@ class Gate:
         browser: bool,
     ) -> Principal:
         key = api_key or _basic_password(request.headers.get("authorization", ""))
+        if key is None and bearer is not None and bearer.credentials.startswith(_KEY_PREFIX):
+            key = bearer.credentials
         if key is not None and self._keys is not None:
             principal = self._keys.find(key)
             if principal is not None:
