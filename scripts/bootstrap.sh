@@ -45,10 +45,11 @@ find_uv() {
 }
 
 find_python() {
-  local candidate
+  local candidate shim
   python="$("$uv" python find --system 3.12 2>/dev/null || true)"
   if [ -n "$python" ] && "$python" -c 'import ssl, sqlite3' 2>/dev/null; then return; fi
-  for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python; do
+  shim="$(command -v python3.12 || true)"
+  for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12*/bin/python "${shim%/shims/*}"/versions/3.12*/bin/python; do
     python="$candidate"
     if "$python" -c 'import ssl, sqlite3' 2>/dev/null; then return; fi
   done

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import clickhouse_connect
 import mysql.connector
@@ -67,7 +68,7 @@ def postgres_scratch(settings: Settings) -> Iterator[str]:
     """The URI of an empty PostgreSQL database of the warehouse's owner, gone after the test."""
     name = f"scratch_{secrets.token_hex(4)}"
     server = f"{settings.postgres_host}:{settings.postgres_port}"
-    admin = f"postgresql://{settings.postgres_user}:{settings.postgres_password}@{server}/postgres"
+    admin = f"postgresql://{settings.postgres_user}:{quote(settings.postgres_password)}@{server}/postgres"
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} OWNER {}").format(
@@ -75,7 +76,7 @@ def postgres_scratch(settings: Settings) -> Iterator[str]:
             )
         )
         try:
-            yield f"postgresql://{settings.dwh_user}:{settings.dwh_password}@{server}/{name}"
+            yield f"postgresql://{settings.dwh_user}:{quote(settings.dwh_password)}@{server}/{name}"
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -35,7 +35,6 @@ class ExtractionOperator(HopLineage, BaseOperator):
     :param source_conn_id: connection of the extraction account; the contract's by default (templated)
     :param lake_conn_id: connection of the lake
     :param dwh_conn_id: connection of the warehouse, which keeps the watermarks
-    :param batch_rows: rows that are in memory at once
     """
 
     template_fields: Sequence[str] = ("source", "run_id", "tables", "full_refresh", "source_conn_id")
@@ -51,7 +50,6 @@ class ExtractionOperator(HopLineage, BaseOperator):
         source_conn_id: str | None = None,
         lake_conn_id: str = "s3_lake",
         dwh_conn_id: str = "pg_dwh",
-        batch_rows: int = 50_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,7 +60,6 @@ class ExtractionOperator(HopLineage, BaseOperator):
         self.source_conn_id = source_conn_id
         self.lake_conn_id = lake_conn_id
         self.dwh_conn_id = dwh_conn_id
-        self.batch_rows = batch_rows
 
     def execute(self, context: Context) -> dict[str, dict[str, Any]]:
         """Extracts the source's tables.
@@ -73,7 +70,10 @@ class ExtractionOperator(HopLineage, BaseOperator):
         contract = load_source(self.source)
         where = f"source {self.source} in run {self.run_id}"
         tables = self._tables(contract)
-        result = {}
+        result: dict[str, dict[str, Any]] = {}
+        if not tables:
+            self.log.info("%s: none of the tables asked for is of this source", where)
+            return result
         with one_line_errors(where):
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:

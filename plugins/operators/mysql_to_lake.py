@@ -60,7 +60,7 @@ class MySqlToLakeOperator(ExtractionOperator):
             database=conn.schema or "",
         )
         try:
-            return mysql_source.open_stream(address, table, watermark, batch_rows=self.batch_rows)
+            return mysql_source.open_stream(address, table, watermark)
         except RuntimeError as error:
             raise TallyhouseError(
                 f"the source refused to be read ({first_line(error)})",

@@ -77,8 +77,13 @@ class AirflowApi:
             The run's id.
         """
         due = self.ask("GET", f"dags/{dag_id}")["next_dagrun_logical_date"]
-        late = due is not None and datetime.fromisoformat(due) <= datetime.now(UTC)
-        run = self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": due if late else None})
+        if due is not None:
+            # What is due stays so for a while after a run of ours has taken its date.
+            same = {"logical_date_gte": due, "logical_date_lte": due, "limit": 1}
+            taken = self.ask("GET", f"dags/{dag_id}/dagRuns", params=same)["total_entries"]
+            if taken or datetime.fromisoformat(due) > datetime.now(UTC):
+                due = None
+        run = self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": due})
         return str(run["dag_run_id"])
 
     def unpause(self, dag_id: str) -> None:

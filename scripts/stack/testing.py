@@ -22,6 +22,9 @@ def test_stack() -> Stack:
     """The stack that tests run on: other ports and another folder than this checkout's own."""
     os.environ["PORT_OFFSET"] = os.environ.get("TEST_PORT_OFFSET", PORT_OFFSET)
     os.environ["TALLYHOUSE_LOCAL"] = os.environ.get("TEST_LOCAL", FOLDER)
+    # Where a development password is a user's name too, a test could not tell which of them it found.
+    for name in ("MINIO_ROOT_PASSWORD", "POSTGRES_PASSWORD"):
+        os.environ[name] = f"{name.lower()} of the tests' stack"
     return Stack()
 
 

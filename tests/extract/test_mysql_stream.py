@@ -189,6 +189,14 @@ def test_a_table_that_is_not_what_its_contract_says_is_refused(mysql_scratch) ->
         check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
 
 
+def test_a_cursor_that_may_be_null_is_refused(mysql_scratch) -> None:
+    mysql_scratch.cursor.execute(DDL)
+    with pytest.raises(TallyhouseError, match=r"oddities in run r1: its cursor updated_at may be NULL"):
+        check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
+    mysql_scratch.cursor.execute("ALTER TABLE oddities MODIFY updated_at datetime(6) NOT NULL")
+    check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
+
+
 def test_a_stream_that_breaks_commits_nothing(mysql_scratch, tmp_path: Path) -> None:
     mysql_scratch.cursor.execute(DDL)
     insert(mysql_scratch, [dict.fromkeys(TYPES) | {"id": "a"}])

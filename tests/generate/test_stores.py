@@ -91,17 +91,17 @@ def stores(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stor
             monkeypatch.setenv(f"{key}_USER", "root")
             monkeypatch.setenv(f"{key}_PASSWORD", settings.mysql_root_password)
 
-        where = f"host={settings.postgres_host} port={settings.postgres_port}"
-        where += f" password={settings.postgres_password}"
-        admin = stack.enter_context(
-            psycopg.connect(f"{where} user={settings.postgres_user} dbname=postgres", autocommit=True)
-        )
+        server: dict[str, Any] = {
+            "host": settings.postgres_host,
+            "port": settings.postgres_port,
+            "user": settings.postgres_user,
+            "password": settings.postgres_password,
+        }
+        admin = stack.enter_context(psycopg.connect(**server, dbname="postgres", autocommit=True))
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
         stack.callback(admin.execute, drop)
-        pancakes = stack.enter_context(
-            psycopg.connect(f"{where} user={settings.postgres_user} dbname={name}", autocommit=True)
-        )
+        pancakes = stack.enter_context(psycopg.connect(**server, dbname=name, autocommit=True))
         pancakes.execute((ROOT / "sql/oltp/05_pancake_schema.sql").read_text("utf-8"))  # type: ignore[arg-type]
         monkeypatch.setenv("PANCAKE_DB", name)
         monkeypatch.setenv("PANCAKE_USER", settings.postgres_user)

@@ -1,5 +1,6 @@
 """The gate on Spark: what passes, what fails, what it says of it and what it keeps to itself."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,19 @@ def test_a_rule_of_the_other_subject(lake: Lake, spark: SparkSession) -> None:
 def test_a_run_without_batches(lake: Lake) -> None:
     with pytest.raises(TallyhouseError, match=r"run pancake-none: no raw batch has a _manifest\.json"):
         check("pancake", "pancake-none")
+
+
+@pytest.mark.parametrize(
+    ("query", "personal"),
+    [
+        ("SELECT email FROM {batch}", True),
+        ("SELECT Email AS e FROM {batch}", True),
+        ("SELECT * FROM {batch}", True),
+        ("SELECT id FROM {batch} WHERE status = 'emails'", False),
+        (None, False),
+    ],
+)
+def test_a_query_that_reads_personal_data_keeps_it_to_itself(query: str | None, personal: bool) -> None:
+    gate = import_module("tallyhouse.quality.gate")  # takes seconds
+    assert gate.tells_of(("email", "phone"), [], query) is personal
+    assert not gate.tells_of((), [], query)

@@ -109,6 +109,31 @@ def test_new_newer_same_and_older(inventory: Night) -> None:
     ]
 
 
+def test_the_sums_of_accepted_rows_are_found_in_ods(inventory: Night) -> None:
+    inventory.apply(stock("a", 1, "02"), stock("b", 10, "02"), stock("c", 100, "02"))
+    inventory.apply(
+        stock("a", 2, "03", "04"),  # newer
+        stock("b", 10, "02", "04"),  # the same
+        stock("c", 700, "01", "04"),  # older: ods has something else, and keeps it
+        stock("d", 1000, "02", "04"),  # new
+    )
+    query = statements.render(
+        "dwh/ods/totals.sql",
+        staging='staging."a table"',
+        table="inventory",
+        columns=INVENTORY.column_names,
+        key=INVENTORY.key,
+        cursor=INVENTORY.cursor,
+        totals=("quantity",),
+    )
+    assert inventory.warehouse.execute(query).fetchall() == [(2 + 10 + 1000, 700)]
+    # A row that was not applied is missed by the sum, not excused.
+    inventory.warehouse.execute(
+        "UPDATE ods.inventory SET quantity = 1, updated_at = '2026-01-01' WHERE warehouse_code = 'd'"
+    )
+    assert inventory.warehouse.execute(query).fetchall() == [(2 + 10 + 1, 700)]
+
+
 def test_null_is_a_value(pancakes: Night) -> None:
     first = {"id": 1, "taste_notes": None, "_snapshot": "2026-01-01 00:00:00+00"}
     second = {"id": 1, "taste_notes": "warm", "_snapshot": "2026-01-02 00:00:00+00"}

@@ -25,16 +25,16 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
         run_id: The run, for messages.
 
     Raises:
-        TallyhouseError: The table, or a column of its contract, is not there.
+        TallyhouseError: The table, or a column of its contract, is not there, or its cursor may be NULL.
     """
     where = f"{contract.qualified_name} in run {run_id}"
     cursor = connection.cursor()
     cursor.execute(
-        "SELECT column_name FROM information_schema.columns "
+        "SELECT column_name, is_nullable FROM information_schema.columns "
         f"WHERE table_schema = {_SCHEMA[dialect]} AND table_name = %s",
         (contract.name,),
     )
-    present = {row[0].lower() for row in cursor.fetchall()}
+    present = {name.lower(): nullable for name, nullable in cursor.fetchall()}
     cursor.close()
     if not present:
         raise TallyhouseError(
@@ -48,7 +48,13 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
             where=where,
             remedy="Add what is missing to the source, or take it out of the DBML and the contract",
         )
-    if unknown := sorted(present - set(contract.column_names)):
+    if contract.cursor and present[contract.cursor] == "YES":
+        raise TallyhouseError(
+            f"its cursor {contract.cursor} may be NULL, and no window would find such a row",
+            where=where,
+            remedy="Make the column NOT NULL, or set `cursor: null` in the contract to take the table whole",
+        )
+    if unknown := sorted(present.keys() - set(contract.column_names)):
         log.warning("%s: columns %s are not in the contract and are not taken", where, ", ".join(unknown))
 
 

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 from psycopg import sql
 
@@ -129,10 +130,12 @@ def _apply(client: Client, lake: Lake, access: LakeAccess, subject: SubjectContr
         prefix = f"increment/{model}/run={run_id}"
         columns, key = _columns(client, model)
         names = ", ".join(f"`{column}`" for column in columns)
-        increment = (
-            f"s3('{access.endpoint}/{lake.root}/{prefix}/*.parquet', "
-            f"'{access.access_key}', '{access.secret_key}', 'Parquet')"
+        # In the statement's text, quoted: bound parameters would carry the secret in the URL.
+        url, account, secret = map(
+            format_str,
+            (f"{access.endpoint}/{lake.root}/{prefix}/*.parquet", access.access_key, access.secret_key),
         )
+        increment = f"s3({url}, {account}, {secret}, 'Parquet')"
         staging = f"`{model}__staging`"
         _swap_in(
             client,

@@ -194,6 +194,7 @@ def _apply_table(
         )
     ).fetchone()
     inserted, updated, unchanged = map(Decimal, row or (0, 0, 0))
+    applied = _applied_totals(connection, table, staged)
     name = table.qualified_name
     lines = [
         Line(name, Hop.SOURCE_RAW, ROWS, Decimal(manifest.source_rows), raw_rows),
@@ -227,6 +228,14 @@ def _apply_table(
                 accepted[column] + totals["superseded"],
                 {"accepted": accepted[column], "superseded": totals["superseded"]},
             ),
+            Line(
+                name,
+                Hop.ACCEPTED_ODS,
+                measure,
+                accepted[column],
+                sum(applied[column].values(), Decimal(0)),
+                applied[column],
+            ),
         ]
     return lines
 
@@ -239,6 +248,27 @@ def _totals(connection: psycopg.Connection[Any], staged: str, columns: tuple[str
         )
     ).fetchone()
     return dict(zip((ROWS, *columns), row or (), strict=True))
+
+
+def _applied_totals(
+    connection: psycopg.Connection[Any], table: TableContract, staged: str
+) -> dict[str, dict[str, Decimal]]:
+    """By control total: its sum over the rows of `ods`, and over the staged rows that `ods` overtook."""
+    if not table.control_totals:
+        return {}
+    row = connection.execute(
+        statements.render(
+            "dwh/ods/totals.sql",
+            staging=f'staging."{staged}"',
+            table=table.name,
+            columns=table.column_names,
+            key=table.key,
+            cursor=table.cursor,
+            totals=table.control_totals,
+        )
+    ).fetchone()
+    sums = iter(row or ())
+    return {column: {"ods": next(sums), "overtaken": next(sums)} for column in table.control_totals}
 
 
 def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:

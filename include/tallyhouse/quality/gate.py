@@ -6,6 +6,7 @@ Importing this module takes seconds: it loads Great Expectations.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -159,7 +160,7 @@ def _failure(result: ExpectationValidationResult, batch: DataFrame, contract: Ta
         sample = ", ".join(f"{key} {value}" for key, value in first.asDict().items()) if first else None
     elif "observed_value" in found and not values:
         sample = f"observed {found['observed_value']}"
-    if sample is not None and set(columns) & set(contract.pii):
+    if sample is not None and tells_of(contract.pii, columns, query):
         sample = HIDDEN
     unexpected = found.get("unexpected_count", found.get("observed_value") if query else None)
     return Failure(
@@ -168,6 +169,15 @@ def _failure(result: ExpectationValidationResult, batch: DataFrame, contract: Ta
         unexpected if isinstance(unexpected, int) else None,
         sample,
     )
+
+
+def tells_of(personal: tuple[str, ...], columns: list[str], query: str | None) -> bool:
+    """Whether what an expectation finds may hold personal data: of its columns, or of its query's."""
+    if set(columns) & set(personal):
+        return True
+    # Any mention counts, since an alias can rename the column; so does a star.
+    words = set(re.findall(r"\w+|\*", (query or "").lower()))
+    return bool(personal) and bool(words & {*personal, "*"})
 
 
 def _exception(result: ExpectationValidationResult) -> str | None:

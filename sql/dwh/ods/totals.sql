@@ -1,0 +1,24 @@
+-- Sums the control totals of what a source table's accepted rows became in ods, after apply.sql. `staging`
+-- is the quoted name of the same table.
+--   ods        the rows of ods under the staged keys
+--   overtaken  staged rows that are no newer than, and differ from, what ods had already; their own values
+-- Both sums together are those of the accepted rows.
+{% macro names(prefix, columns) -%}
+    {% for column in columns %}{{ prefix }}"{{ column }}"{{ ", " if not loop.last }}{% endfor %}
+{%- endmacro %}
+{% macro age_of(alias) -%}
+    ({% if cursor %}coalesce({{ alias }}."{{ cursor }}", '-infinity'), {% endif %}{{ alias }}._snapshot)
+{%- endmacro %}
+SELECT
+{% for total in totals %}
+    coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.overtaken), 0)::numeric AS "ods_{{ total }}",
+    coalesce(sum(staged."{{ total }}") FILTER (WHERE pair.overtaken), 0)::numeric AS "overtaken_{{ total }}"{{ "," if not loop.last }}
+{% endfor %}
+FROM {{ staging }} AS staged
+INNER JOIN ods."{{ table }}" AS target
+    ON ({{ names("target.", key) }}) = ({{ names("staged.", key) }})
+CROSS JOIN LATERAL (
+    SELECT
+        {{ age_of("staged") }} <= {{ age_of("target") }}
+        AND row({{ names("target.", columns) }}) IS DISTINCT FROM row({{ names("staged.", columns) }}) AS overtaken
+) AS pair
