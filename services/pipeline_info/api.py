@@ -29,6 +29,7 @@ from services.pipeline_info.settings import Settings
 MAX_BULK = 5000
 _KEY_PATTERN = r"^[\x21-\x7e]+$"
 _ACCESS = problems.responses(401, 403, 429, 503)
+_LOCATION = {"Location": {"description": "The run's own address", "schema": {"type": "string"}}}
 _STATUS = {Result.CREATED: 201, Result.REPLAYED: 200, Result.CONFLICT: 409}
 
 Key = Annotated[str, Field(min_length=1, max_length=255, pattern=_KEY_PATTERN)]
@@ -199,6 +200,11 @@ class Rules:
             raise Problem(422, f"{errors[0]['where']}: {errors[0]['what']}", code="invalid", errors=errors)
 
 
+def _link(place: str) -> dict[str, Any]:
+    """The OpenAPI link from an answer that names a run to that run."""
+    return {"run": {"operationId": "get_run", "parameters": {"run_id": f"$response.body#/{place}"}}}
+
+
 def _audited(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     return [{"id": outcome.stored.id, "result": outcome.result.value} for outcome in outcomes]
 
@@ -241,7 +247,12 @@ def routes(  # noqa: PLR0915 - one function a route
         "/get_pipeline_info",
         tags=["runs"],
         response_model=RunPage,
-        responses={304: {"description": "Not modified"}, **problems.responses(400, 422), **_ACCESS},
+        responses={
+            200: {"links": _link("items/0/id")},
+            304: {"description": "Not modified"},
+            **problems.responses(400, 422),
+            **_ACCESS,
+        },
     )
     def get_pipeline_info(
         query: Annotated[PageQuery, Query()], request: Request, principal: Reader
@@ -300,7 +311,13 @@ def routes(  # noqa: PLR0915 - one function a route
         status_code=201,
         response_model=PipelineRun,
         responses={
-            200: {"model": PipelineRun, "description": "The key was known: the run stored under it"},
+            200: {
+                "model": PipelineRun,
+                "description": "The key was known: the run stored under it",
+                "headers": _LOCATION,
+                "links": _link("id"),
+            },
+            201: {"headers": _LOCATION, "links": _link("id")},
             **problems.responses(400, 409, 413, 422),
             **_ACCESS,
         },
@@ -330,7 +347,10 @@ def routes(  # noqa: PLR0915 - one function a route
             )
         gate.audit(principal, "insert", _audited([outcome]))
         return Response(
-            outcome.stored.doc, status_code=_STATUS[outcome.result], media_type="application/json"
+            outcome.stored.doc,
+            status_code=_STATUS[outcome.result],
+            media_type="application/json",
+            headers={"Location": f"/get_pipeline_info/{outcome.stored.id}"},
         )
 
     @router.post(
@@ -338,6 +358,7 @@ def routes(  # noqa: PLR0915 - one function a route
         tags=["runs"],
         response_model=BulkResults,
         responses={
+            200: {"links": _link("items/0/id")},
             207: {"model": BulkResults, "description": "At least one run was refused"},
             **problems.responses(400, 413, 422),
             **_ACCESS,

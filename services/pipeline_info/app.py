@@ -86,6 +86,7 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
     if settings.cors_origins:

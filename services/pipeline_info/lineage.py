@@ -25,6 +25,7 @@ from services.pipeline_info.models import Name, Open
 MAX_NODES = 500
 MAX_DATASETS = 1000
 _ACCESS = problems.responses(401, 403, 422, 429, 503)
+_FIRST_NODE = "$response.body#/graph/0/id"
 DatasetName = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00]*$")]
 NodeId = Annotated[
     str, Field(min_length=5, max_length=2048, pattern=r"^(dataset|job):[^\x00]+$", examples=["job:airflow:x"])
@@ -258,7 +259,7 @@ def routes(store: LineageStore, gate: Gate) -> APIRouter:
             **_ACCESS,
         },
     )
-    def add(event: Annotated[RunEvent, Body()], principal: Writer) -> Response:
+    def add_event(event: Annotated[RunEvent, Body()], principal: Writer) -> Response:
         """Take an OpenLineage RunEvent; the same event again changes nothing."""
         doc = orjson.dumps(event.model_dump(mode="json"))
         print_ = security.digest(orjson.dumps(orjson.loads(doc), option=orjson.OPT_SORT_KEYS))
@@ -267,7 +268,19 @@ def routes(store: LineageStore, gate: Gate) -> APIRouter:
             gate.audit(principal, "lineage", [{"job": event.node, "run": str(event.run.runId)}])
         return Response(status_code=201 if new else 200)
 
-    @router.get("/lineage", responses={**problems.responses(404), **_ACCESS})
+    @router.get(
+        "/lineage",
+        responses={
+            200: {
+                "links": {
+                    "around": {"operationId": "lineage", "parameters": {"query.nodeId": _FIRST_NODE}},
+                    "columns": {"operationId": "column_lineage", "parameters": {"query.nodeId": _FIRST_NODE}},
+                }
+            },
+            **problems.responses(404),
+            **_ACCESS,
+        },
+    )
     def lineage(
         _: Reader,
         nodeId: Annotated[NodeId | None, Query()] = None,

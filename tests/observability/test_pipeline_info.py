@@ -31,7 +31,10 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def names_in(expression: str) -> set[str]:
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"|(by|on) \([^)]*\)", " ", expression)
     words = set(re.findall(r"[a-z_]{2,}(?!\w*\()", bare))
-    functions = {"sum", "rate", "increase", "min", "max", "time", "and", "by", "on", "histogram_quantile"}
+    functions = {
+        *("sum", "rate", "increase", "min", "max", "time", "vector", "histogram_quantile"),
+        *("and", "or", "by", "on"),
+    }
     return {word for word in words if word not in functions}
 
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,10 +30,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Airflow:
-    """The two calls of Airflow's API that the monitor makes."""
+    """The calls of Airflow's API that the monitor makes."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
+        self.tasks: list[dict[str, Any]] = []
+        self.before_page: Callable[[], None] = lambda: None
         played = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -49,6 +51,10 @@ class Airflow:
 
             def do_GET(self) -> None:
                 query = parse_qs(urlsplit(self.path).query)
+                if "/taskInstances" in self.path:
+                    self.answer({"task_instances": played.tasks})
+                    return
+                played.before_page()
                 since = query.get("end_date_gte", [""])[0]
                 found = [run for run in played.runs if not since or run["end_date"] >= since]
                 found.sort(key=lambda run: run["end_date"])
@@ -177,6 +183,52 @@ def test_every_run_is_posted_once_and_days_of_outage_are_caught_up(
         440,
         "success",
     )
+
+
+def test_a_run_that_is_cleared_meanwhile_hides_no_other(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
+) -> None:
+    airflow.finish(250)
+    for run in airflow.runs[90:215]:  # more than a page ended at one instant
+        run["end_date"] = airflow.runs[215]["end_date"]
+    cleared = airflow.runs[5]
+    pages = 0
+
+    def clear() -> None:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            airflow.runs.remove(cleared)
+
+    airflow.before_page = clear
+    service.start()
+    assert monitor() == 250
+    assert pages == 3
+    airflow.runs.append(cleared | {"end_date": "2026-02-01T00:00:00+00:00"})  # and it ran again
+    assert monitor() == 1
+    assert service.store.count_pipeline_info(RunFilter()) == 251
+
+
+def test_a_run_brings_links_to_where_its_end_is_told(
+    warehouse: psycopg.Connection[Any],
+    airflow: Airflow,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow.example/a/")
+    airflow.finish(1)
+    ends = ("2026-01-01T00:00:10Z", "2026-01-01T00:00:20Z", "2026-01-01T00:00:30Z", None)
+    states = ("success", "failed", "upstream_failed", None)
+    names = ("open_run", "extract.orders", "check", "close_run")
+    airflow.tasks = [
+        {"task_id": name, "state": state, "end_date": end}
+        for name, state, end in zip(names, states, ends, strict=True)
+    ]
+    service.start()
+    assert monitor() == 1
+    (stored,) = service.store.get_pipeline_info(RunFilter(), limit=2)
+    page = "dags/techmarket_nightly/runs/scheduled__0/tasks/extract.orders"
+    assert stored.run().extra["links"] == {"log of extract.orders": f"http://airflow.example/a/{page}"}
 
 
 def test_a_run_brings_its_ledger(

@@ -138,7 +138,12 @@ def test_pages_ask_a_browser_for_a_password(repository):
 
 
 def chromium() -> str:
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    found = (
+        os.environ.get("CHROMIUM")
+        or os.environ.get("TALLYHOUSE_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("google-chrome")
+    )
     if not found:
         pytest.skip("no browser: install chromium, or name one in CHROMIUM")
     return found

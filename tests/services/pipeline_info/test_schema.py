@@ -76,5 +76,14 @@ def test_every_operation_answers_as_its_document_says(document, label: str, mode
 
 
 def test_a_walk_through_the_links(document):
-    machine = document.as_state_machine()
-    machine.run(settings=settings(max_examples=20, stateful_step_count=5, **MODEST))
+    """Calls that follow one another, each given what the one before it answered."""
+    answered: set[tuple[str, int]] = set()
+
+    class Walk(document.as_state_machine()):
+        def after_call(self, response, case):
+            answered.add((case.operation.label, response.status_code))
+
+    Walk.run(settings=settings(max_examples=30, stateful_step_count=8, **MODEST))
+    assert ("POST /pipelines", 201) in answered
+    assert ("GET /get_pipeline_info/{run_id}", 200) in answered
+    assert ("GET /api/v1/lineage", 200) in answered

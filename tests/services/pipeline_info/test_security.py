@@ -91,6 +91,19 @@ def test_a_browser_may_give_its_key_as_a_password(guarded: TestClient, keys: Key
     assert guarded.get("/pipelines", headers={"Authorization": "Basic !!"}).status_code == 401
 
 
+def test_a_key_may_stand_in_the_place_of_a_token(guarded: TestClient, keys: Keys):
+    """All that OpenLineage's clients can send."""
+    key = keys.add("writer")
+    event = {
+        "eventTime": "2026-01-02T00:00:00Z",
+        "run": {"runId": "0193c0de-0000-7000-8000-000000000000"},
+        "job": {"namespace": "n", "name": "j"},
+    }
+    for credentials, status in ((f"Bearer {key}", 201), (f"Bearer {key}x", 401), ("Bearer th_x", 401)):
+        answer = guarded.post("/api/v1/lineage", json=event, headers={"Authorization": credentials})
+        assert answer.status_code == status
+
+
 @pytest.mark.parametrize("key", ["", "x", "th_00000000_x", "th__", "ключ"])
 def test_a_key_that_is_none_is_refused(guarded: TestClient, keys: Keys, key: str):
     keys.add("reader")
