@@ -303,9 +303,10 @@ def routes(store: LineageStore, gate: Gate) -> APIRouter:
     return router
 
 
-def label(node: str) -> str:
-    """A node's short name."""
-    return node.rsplit(":", 1)[-1] if ":" in node else node
+def label(node: str, most: int = 0) -> str:
+    """A node's short name: its end, which tells it apart, when it is longer than `most` characters."""
+    name = node.rsplit(":", 1)[-1] if ":" in node else node
+    return f"…{name[1 - most :]}" if most and len(name) > most else name
 
 
 def drawn(graph: Graph) -> dict[str, Any]:
@@ -316,7 +317,7 @@ def drawn(graph: Graph) -> dict[str, Any]:
     for node in sorted(graph.nodes, key=lambda node: (place[node], node)):
         layer = place[node]
         kind = "job" if node.startswith("job:") else "dataset"
-        nodes.append({"id": node, "label": label(node), "kind": kind, "x": layer, "y": rows[layer]})
+        nodes.append({"id": node, "label": label(node, 24), "kind": kind, "x": layer, "y": rows[layer]})
         rows[layer] += 1
     links = [{"source": source, "target": target} for source, target in sorted(graph.edges)]
     return {"nodes": nodes, "links": links, "height": max(rows.values(), default=0)}

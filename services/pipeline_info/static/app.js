@@ -45,7 +45,8 @@ function timeline() {
     xAxis: { type: "time", useUTC: true, axisLabel: { color: colour("faint") }, axisLine: { lineStyle: { color: colour("line") } }, splitLine: { show: true, lineStyle: { color: colour("line") } } },
     yAxis: { type: "category", data: names, axisLabel: { color: colour("ink"), width: 190, overflow: "truncate" }, axisTick: { show: false }, axisLine: { show: false } },
     useUTC: true,
-    dataZoom: [{ type: "slider", height: 18, bottom: 6, borderColor: colour("line"), textStyle: { color: colour("faint") } }, { type: "inside", zoomOnMouseWheel: "ctrl" }],
+    // A run at the edge of the window is still in it: not filtered, only clipped.
+    dataZoom: [{ type: "slider", filterMode: "none", height: 18, bottom: 6, borderColor: colour("line"), textStyle: { color: colour("faint") } }, { type: "inside", filterMode: "none", zoomOnMouseWheel: "ctrl" }],
     series: [{
       type: "custom", data: drawn, encode: { x: [0, 1], y: 2 }, clip: true,
       renderItem: (_, api) => {
@@ -89,7 +90,7 @@ function graph() {
   const picture = dataOf("graph-data");
   if (!picture) return;
   const columns = 1 + Math.max(...picture.nodes.map((node) => node.x));
-  document.getElementById("graph").style.minWidth = `${columns * 125}px`;
+  document.getElementById("graph").style.minWidth = `${columns * 165}px`;
   const hidden = { show: false, type: "value" };
   const made = chart("graph", {
     ...base(),
@@ -101,7 +102,7 @@ function graph() {
       type: "graph", coordinateSystem: "cartesian2d", layout: "none", symbolSize: 14,
       edgeSymbol: ["none", "arrow"], edgeSymbolSize: 7,
       lineStyle: { color: colour("faint"), opacity: 0.6 },
-      label: { show: true, position: "bottom", color: colour("ink"), width: 140, overflow: "truncate" },
+      label: { show: true, position: "bottom", color: colour("ink") },
       data: picture.nodes.map((node) => ({
         name: node.id, value: [node.x + 0.4, node.y], symbol: node.kind === "job" ? "roundRect" : "circle",
         itemStyle: { color: colour(node.kind === "job" ? "warn" : "accent") }, label: { formatter: node.label },
@@ -109,7 +110,7 @@ function graph() {
       links: picture.links,
       emphasis: { focus: "adjacency" },
     }],
-  }, Math.max(150, 20 + picture.height * 64));
+  }, Math.max(150, 20 + picture.height * 44));
   made?.on("click", ({ dataType, name }) => { if (dataType === "node") location.href = `/lineage?node=${encodeURIComponent(name)}`; });
 }
 

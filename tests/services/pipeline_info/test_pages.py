@@ -227,6 +227,11 @@ def test_the_first_page_in_a_browser(page: Page, site: str):
     expect(page.locator("#timeline canvas").first).to_be_visible()
     expect(page.locator("a.run")).to_have_count(50)
     assert page.locator("svg.spark").count() > 10
+    # Every run has its bar, the first and the last one too.
+    assert page.evaluate(
+        """() => echarts.getInstanceByDom(document.getElementById("timeline")).getZr().storage
+            .getDisplayList(true).filter((one) => one.type === "rect" && one.shape.r === 2).length"""
+    ) == len(page.evaluate("JSON.parse(document.getElementById('timeline-data').textContent)"))
     shot(page, "runs")
     # The filter works without loading the page, and is in the address bar.
     page.evaluate("window.stayed = true")
