@@ -105,10 +105,16 @@ def main() -> int:
     parser.add_argument("--days", type=float, default=365)
     parser.add_argument("--batch", type=int, default=5000)
     options = parser.parse_args()
+    fill(options.runs, days=options.days, size=options.batch)
+    return 0
+
+
+def fill(count: int, *, days: float = 365, size: int = 5000) -> None:
+    """Put so many runs into the store of the settings, and say how fast."""
     store = open_store(Settings())
     until = datetime.now(UTC).replace(microsecond=0)
     started, writing, done = time.monotonic(), 0.0, 0
-    for batch in batched(runs(options.runs, until=until, days=options.days), options.batch):
+    for batch in batched(runs(count, until=until, days=days), size):
         at = time.monotonic()
         store.insert_many([NewRun(run) for run in batch])
         writing += time.monotonic() - at
@@ -118,7 +124,6 @@ def main() -> int:
     sys.stderr.write(
         f"\n{done} runs in {time.monotonic() - started:.1f} s, of which writing {writing:.1f} s\n"
     )
-    return 0
 
 
 if __name__ == "__main__":

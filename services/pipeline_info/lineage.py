@@ -313,14 +313,17 @@ def drawn(graph: Graph) -> dict[str, Any]:
     """The graph laid out from left to right, for the page."""
     place = layers(graph)
     rows: dict[int, int] = defaultdict(int)
-    nodes = []
+    nodes: list[dict[str, Any]] = []
     for node in sorted(graph.nodes, key=lambda node: (place[node], node)):
         layer = place[node]
         kind = "job" if node.startswith("job:") else "dataset"
         nodes.append({"id": node, "label": label(node, 24), "kind": kind, "x": layer, "y": rows[layer]})
         rows[layer] += 1
+    height = max(rows.values(), default=0)
+    for drawn_node in nodes:
+        drawn_node["y"] += (height - rows[drawn_node["x"]]) / 2  # each layer around the middle
     links = [{"source": source, "target": target} for source, target in sorted(graph.edges)]
-    return {"nodes": nodes, "links": links, "height": max(rows.values(), default=0)}
+    return {"nodes": nodes, "links": links, "height": height}
 
 
 def utc(time: datetime) -> datetime:

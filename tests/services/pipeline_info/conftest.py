@@ -47,7 +47,8 @@ def _binaries() -> Path:
 class Postgres:
     """A PostgreSQL server of the tests' own, that can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.options = options or ("shared_buffers=64MB",)
         self.bin, self.folder, self.port = _binaries(), folder, free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: list[str] = []
@@ -63,7 +64,8 @@ class Postgres:
                 ),
             ]
         self.data = folder / "data"
-        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+        if not self.data.exists():
+            self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [*self.prefix, str(self.bin / program), *map(str, arguments)]
@@ -71,7 +73,8 @@ class Postgres:
 
     def start(self) -> None:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
-        options = ["-p", str(self.port), "-h", "127.0.0.1", "-k", "", "-c", "shared_buffers=64MB"]
+        options = ["-p", str(self.port), "-h", "127.0.0.1", "-k", ""]
+        options += [part for option in self.options for part in ("-c", option)]
         command = [*self.prefix, str(self.bin / "postgres"), "-D", str(self.data), *options]
         log = (self.folder / "log").open("ab")
         self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
