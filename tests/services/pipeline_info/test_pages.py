@@ -22,6 +22,7 @@ from services.pipeline_info.flow import flow, lines_of
 from services.pipeline_info.models import PipelineInfo
 from services.pipeline_info.repository import NewRun
 from services.pipeline_info.settings import Settings
+from tests.lineage.test_contracts import night_told
 from tests.services.pipeline_info.conftest import client_of, free_port
 
 UNTIL = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -173,21 +174,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
         except httpx.HTTPError:
             time.sleep(0.1)
-    for job, reads, writes in (
-        ("extract_orders", ["orders.orders", "orders.order_items"], ["raw/orders"]),
-        ("accept", ["raw/orders"], ["accepted/orders"]),
-        ("publish", ["accepted/orders"], ["ods.orders", "dwh.fact_order_line"]),
-        ("clickhouse", ["dwh.fact_order_line"], ["dwh.revenue_daily"]),
-    ):
-        body = {
-            "eventType": "COMPLETE",
-            "eventTime": "2026-11-21T08:00:00Z",
-            "run": {"runId": "0193c0de-0000-7000-8000-000000000000"},
-            "job": {"namespace": "techmarket_nightly", "name": job},
-            "inputs": [{"namespace": "tallyhouse", "name": name} for name in reads],
-            "outputs": [{"namespace": "tallyhouse", "name": name} for name in writes],
-        }
-        assert httpx.post(f"{url}/api/v1/lineage", json=body).status_code == 201
+    for event in night_told("pancake"):
+        headers = {"Content-Type": "application/json"}
+        answer = httpx.post(f"{url}/api/v1/lineage", content=event, headers=headers)
+        assert answer.status_code == 201
     yield url
     process.terminate()
     process.wait(20)
@@ -312,10 +302,15 @@ def test_a_run_whose_ledger_does_not_close(page: Page, site: str):
 def test_lineage_in_a_browser(page: Page, site: str):
     page.goto(f"{site}/lineage")
     expect(page.locator("#graph canvas").first).to_be_visible()
-    shot(page, "lineage")
-    page.get_by_role("link", name="dataset:tallyhouse:raw/orders").first.click()
+    page.get_by_role("link", name="dataset:clickhouse://c:8123:dwh.mart_pancake_quality").click()
     page.wait_for_url(re.compile("node="))
     expect(page.locator("#graph canvas").first).to_be_visible()
+    columns = page.get_by_role("region", name="Columns").locator("tbody tr")
+    expect(columns.filter(has_text="total_magical_factor")).to_contain_text("magical_factor")
+    shot(page, "lineage")
+    columns.get_by_role("link", name="dwh.fact_pancake_rating").first.click()
+    page.wait_for_url(re.compile("fact_pancake_rating"))
+    expect(page.get_by_text("mart_pancake_quality").first).to_be_visible()
 
 
 def test_the_interface_loads_nothing_from_elsewhere(page: Page, site: str):
