@@ -34,8 +34,7 @@ from benchmarks.pipeline_info import seed
 from services.pipeline_info.models import RunFilter
 from services.pipeline_info.settings import Settings
 from services.pipeline_info.stores import open_store
-from tests.services.pipeline_info.conftest import Postgres
-from tests.services.pipeline_info.test_pages import chromium
+from tests.services.pipeline_info.conftest import Postgres, chromium
 
 PORT = 8792
 URL = f"http://127.0.0.1:{PORT}"
@@ -210,7 +209,13 @@ def main() -> int:
                 more=asked,
             )
             errors = f"{failed} of {total['Request Count']}"
-            row("errors while reading", "0", errors, good=total["Request Count"] != "0" and failed == 0, more="")
+            row(
+                "errors while reading",
+                "0",
+                errors,
+                good=total["Request Count"] != "0" and failed == 0,
+                more="",
+            )
 
             rows, who = load("Writer", 2, options.bulk_seconds, service)
             total = rows["Aggregated"]
@@ -218,7 +223,13 @@ def main() -> int:
             failed = int(total["Failure Count"])
             row("bulk insert", "5,000 runs/s", f"{rate:,.0f} runs/s", good=rate >= 5000, more=who)
             errors = f"{failed} of {total['Request Count']}"
-            row("errors while inserting", "0", errors, good=total["Request Count"] != "0" and failed == 0, more="")
+            row(
+                "errors while inserting",
+                "0",
+                errors,
+                good=total["Request Count"] != "0" and failed == 0,
+                more="",
+            )
 
             most, lines, took = export(service)
             row(

@@ -32,6 +32,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def chromium() -> str:
+    found = (
+        os.environ.get("CHROMIUM")
+        or os.environ.get("TALLYHOUSE_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("google-chrome")
+    )
+    if not found:
+        pytest.skip("no browser: install chromium, or name one in CHROMIUM")
+    return found
+
+
 def _binaries() -> Path:
     """PostgreSQL's programs: those of the stack's set-up, else the system's."""
     cache = os.environ.get("TALLYHOUSE_CACHE") or Path(

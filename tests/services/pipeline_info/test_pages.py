@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from services.pipeline_info.models import PipelineInfo
 from services.pipeline_info.repository import NewRun
 from services.pipeline_info.settings import Settings
 from tests.lineage.test_contracts import night_told
-from tests.services.pipeline_info.conftest import client_of, free_port
+from tests.services.pipeline_info.conftest import chromium, client_of, free_port
 
 UNTIL = datetime(2026, 11, 21, 9, tzinfo=UTC)
 
@@ -136,18 +135,6 @@ def test_pages_ask_a_browser_for_a_password(repository):
     answer = client.get("/")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Basic")
-
-
-def chromium() -> str:
-    found = (
-        os.environ.get("CHROMIUM")
-        or os.environ.get("TALLYHOUSE_CHROMIUM")
-        or shutil.which("chromium")
-        or shutil.which("google-chrome")
-    )
-    if not found:
-        pytest.skip("no browser: install chromium, or name one in CHROMIUM")
-    return found
 
 
 @pytest.fixture(scope="module")
