@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from http.client import HTTPException
 from typing import Any
@@ -24,17 +25,29 @@ class Supervisor:
         self.stack = stack
         self.socket = stack.sockets / "supervisor.sock"
         self.config = stack.run / "supervisord.conf"
+        self._lock = threading.Lock()
+        self._proxy: ServerProxy | None = None
 
-    @property
-    def _rpc(self) -> Any:
-        # One proxy a call: its connection is not to be shared by threads.
+    def _new_proxy(self) -> ServerProxy:
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
-        return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        return ServerProxy("http://127.0.0.1", transport=transport)
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        # All calls over one connection that stays open. Where one closes while a program is started,
+        # the program's stdin may get its number, and supervisord polls it without a pause from then on.
+        with self._lock:
+            if self._proxy is None:
+                self._proxy = self._new_proxy()
+            try:
+                return getattr(self._proxy.supervisor, method)(*arguments)
+            except (OSError, HTTPException):
+                self._proxy = None
+                raise
 
     def alive(self) -> bool:
         """Whether supervisord answers."""
         try:
-            return bool(self._rpc.getState()["statename"] == "RUNNING")
+            return bool(self._ask("getState")["statename"] == "RUNNING")
         except (OSError, HTTPException, Fault):
             return False
 
@@ -42,7 +55,7 @@ class Supervisor:
         """State, pid and times of each program; empty when supervisord does not run."""
         if not self.alive():
             return {}
-        return {row["name"]: row for row in self._rpc.getAllProcessInfo()}
+        return {row["name"]: row for row in self._ask("getAllProcessInfo")}
 
     def write_config(self, programs: list[Service]) -> None:
         """Write supervisord's configuration."""
@@ -62,12 +75,12 @@ class Supervisor:
         """Start supervisord, or bring the running one up to the new configuration."""
         self.write_config(programs)
         if self.alive():
-            added, changed, removed = self._rpc.reloadConfig()[0]
+            added, changed, removed = self._ask("reloadConfig")[0]
             for name in [*removed, *changed]:
                 self.stop(name)
-                self._rpc.removeProcessGroup(name)
+                self._ask("removeProcessGroup", name)
             for name in [*changed, *added]:
-                self._rpc.addProcessGroup(name)
+                self._ask("addProcessGroup", name)
             return
         subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)],
@@ -86,19 +99,20 @@ class Supervisor:
 
     def start(self, name: str) -> None:
         """Start one program."""
-        self._rpc.startProcess(name, False)
+        self._ask("startProcess", name, False)
 
     def stop(self, name: str) -> None:
         """Stop one program and wait for its end."""
         try:
-            self._rpc.stopProcess(name, True)
+            # Several wait at the same time, each over a connection of its own; nothing is started then.
+            self._new_proxy().supervisor.stopProcess(name, True)
         except Fault:  # it does not run
             return
 
     def shutdown(self) -> None:
         """Stop every program and supervisord itself, and wait for their end."""
-        pid = self._rpc.getPID()
-        self._rpc.shutdown()
+        pid = self._ask("getPID")
+        self._ask("shutdown")
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if not _exists(pid):
