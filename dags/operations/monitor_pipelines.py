@@ -1,7 +1,7 @@
 """# Run metadata to pipeline-info
 
 Every ten minutes: reads the DAG runs that finished since the last position through Airflow's REST API
-and posts each, with its ledger's rows by hop, exactly once to the pipeline-info service.
+and posts each, with its ledger, exactly once to the pipeline-info service.
 
 **A re-run** posts nothing twice: the position is kept in the warehouse, and every record carries an
 idempotency key. While the service is down the position stays; the next start catches up.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from hooks.failures import find_connection
@@ -13,7 +15,7 @@ class LakeHook(S3Hook):
     """Opens the bucket that a connection names.
 
     The connection is the Amazon provider's, with `endpoint_url`, `region_name` and `bucket` in its
-    extra.
+    extra; `console_url` beside them where there is a page for people.
 
     :param aws_conn_id: The connection's id.
     """
@@ -49,6 +51,13 @@ class LakeHook(S3Hook):
                 remedy='Put {"bucket": "…"} into its extra',
             )
         return str(bucket)
+
+    def console(self, prefix: str, where: str) -> str | None:
+        """Where people see the objects below a prefix; None when the connection names no console."""
+        console = find_connection(str(self.aws_conn_id), where).extra_dejson.get("console_url")
+        if not console:
+            return None
+        return f"{console.rstrip('/')}/browser/{self.bucket(where)}/{quote(prefix, safe='')}"
 
     def access(self, where: str) -> dict[str, str]:
         """Endpoint and keys, for programs that go to the lake by themselves.

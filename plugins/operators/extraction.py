@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseHook, BaseOperator
 
 from hooks.failures import one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from operators.lineage import HopLineage
+from tallyhouse import lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import write_batch
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class ExtractionOperator(BaseOperator):
+class ExtractionOperator(HopLineage, BaseOperator):
     """Takes the window of each table of a source into raw, one table after the other.
 
     Returns a small manifest: the key and the rows of each batch.
@@ -67,7 +69,7 @@ class ExtractionOperator(BaseOperator):
         """
         contract = load_source(self.source)
         where = f"source {self.source} in run {self.run_id}"
-        tables = [table for table in contract.tables if not self.tables or table.name in self.tables]
+        tables = self._tables(contract)
         result: dict[str, dict[str, Any]] = {}
         if not tables:
             self.log.info("%s: none of the tables asked for is of this source", where)
@@ -97,6 +99,21 @@ class ExtractionOperator(BaseOperator):
                 )
                 result[table.name] = {"key": manifest.key, "rows": manifest.rows}
         return result
+
+    def hop(self, stores: lineage.Stores) -> lineage.Hop:
+        """See `HopLineage`."""
+        contract = load_source(self.source)
+        conn = BaseHook.get_connection(self.source_conn_id or contract.conn_id)
+        return lineage.extraction(
+            contract,
+            self._tables(contract),
+            f"{contract.engine}://{conn.host}:{conn.port}",
+            conn.schema or "",
+            stores,
+        )
+
+    def _tables(self, contract: SourceContract) -> list[TableContract]:
+        return [table for table in contract.tables if not self.tables or table.name in self.tables]
 
     @abstractmethod
     def check_source(self, contract: SourceContract, tables: list[TableContract], where: str) -> None:

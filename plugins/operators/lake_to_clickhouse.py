@@ -11,6 +11,8 @@ from airflow.sdk import BaseOperator
 from hooks.failures import find_connection, one_line_errors, refused
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from operators.lineage import HopLineage
+from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
 from tallyhouse.publish import clickhouse
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class LakeToClickHouseOperator(BaseOperator):
+class LakeToClickHouseOperator(HopLineage, BaseOperator):
     """Brings ClickHouse to what the warehouse shows: star schema and marts, staged, swapped, counted.
 
     Every published run that ClickHouse lacks is applied, so one that died half-way is finished here.
@@ -76,3 +78,7 @@ class LakeToClickHouseOperator(BaseOperator):
         for line in lines:
             self.log.info("%s %s %s: %s", line.table, line.hop, line.measure, line.left)
         return {"lines": len(lines)}
+
+    def hop(self, stores: lineage.Stores) -> lineage.Hop:
+        """See `HopLineage`."""
+        return lineage.show(load_subject(self.subject), stores)

@@ -10,6 +10,8 @@ from airflow.sdk import BaseOperator
 from hooks.failures import one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from operators.lineage import HopLineage
+from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
 from tallyhouse.ledger import ROWS, Hop
 from tallyhouse.publish import postgres
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class LakeToPostgresOperator(BaseOperator):
+class LakeToPostgresOperator(HopLineage, BaseOperator):
     """Publishes a run: accepted rows into `ods`, increments into the star schema, in one transaction.
 
     The ledger is written in that transaction, and nothing is published unless it closes. A run that
@@ -69,3 +71,7 @@ class LakeToPostgresOperator(BaseOperator):
         rows = sum(line.left for line in lines if line.hop is Hop.SOURCE_RAW and line.measure == ROWS)
         self.log.info("the warehouse shows %s: %s rows taken, every line closes so far", self.run_id, rows)
         return {"rows": int(rows), "lines": len(lines)}
+
+    def hop(self, stores: lineage.Stores) -> lineage.Hop:
+        """See `HopLineage`."""
+        return lineage.publish(load_subject(self.subject), stores)

@@ -14,6 +14,9 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from hooks.failures import find_connection, one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from operators.lineage import HopLineage
+from tallyhouse import lineage
+from tallyhouse.contracts import load_subject
 from tallyhouse.publish.run import may_publish
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class SparkJobOperator(SparkSubmitOperator):
+class SparkJobOperator(HopLineage, SparkSubmitOperator):
     """Submits `spark_jobs/<job>.py` for a run.
 
     The job gets the run on its command line and every credential in its environment, put there when
@@ -131,6 +134,10 @@ class CheckBatchOperator(SparkJobOperator):
                 context["ti"].xcom_push(key="data_docs_url", value=report["data_docs_url"])
                 self.log.info("Data Docs: %s", report["data_docs_url"])
 
+    def hop(self, stores: lineage.Stores) -> lineage.Hop:
+        """See `HopLineage`."""
+        return lineage.check(load_subject(self.subject), stores)
+
     def _report(self) -> dict[str, Any]:
         where = f"subject {self.subject} in run {self.run_id}"
         lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
@@ -160,6 +167,10 @@ class TransformBatchOperator(SparkJobOperator):
                 self.log.info("run %s is published already: nothing to do", self.run_id)
                 return
         super().execute(context)
+
+    def hop(self, stores: lineage.Stores) -> lineage.Hop:
+        """See `HopLineage`."""
+        return lineage.transform(load_subject(self.subject), stores)
 
 
 def _last_words(error: AirflowException) -> str | None:

@@ -65,7 +65,7 @@ def print_links(stack: Stack) -> None:
         password = f"password in {stack.airflow_home / 'passwords.json'}"
     shown.touch()
     console.print(f"  Airflow        {s.airflow_url}   user {s.airflow_admin_user}, {password}")
-    console.print(f"  pipeline-info  {s.pipeline_info_url}/docs")
+    console.print(f"  pipeline-info  {s.pipeline_info_url}")
     console.print(f"  Data Docs      {s.data_docs_url}")
     console.print(f"  MinIO          http://{s.minio_host}:{s.minio_console_port}   user {s.minio_root_user}")
 

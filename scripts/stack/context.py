@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from psycopg.conninfo import make_conninfo
 from rich.console import Console
 
 from tallyhouse.settings import ROOT, Settings, load_settings
@@ -169,7 +170,16 @@ class Stack:
             "TALLYHOUSE_CACHE": str(self.cache),
             "TALLYHOUSE_SPARK_JARS": str(self.spark_jars),
             "AIRFLOW_ADMIN_PASSWORD": secret["AIRFLOW_ADMIN_PASSWORD"],
-            "PIPELINE_INFO_FILE": str(self.data / "pipeline_info" / "runs.jsonl"),
+            # Beside the warehouse, in a schema of its own that the service makes and migrates itself.
+            "PIPELINE_INFO_BACKEND": "postgres",
+            "PIPELINE_INFO_DSN": make_conninfo(
+                host=s.postgres_host,
+                port=s.postgres_port,
+                user=s.dwh_user,
+                password=s.dwh_password,
+                dbname=s.dwh_db,
+            ),
+            "PIPELINE_INFO_AIRFLOW_URL": s.airflow_url,
             "DATA_DOCS_URL": s.data_docs_url,
             "DBML2SQL": str(self.dbml / "node_modules/.bin/dbml2sql"),
             "PYTHONPATH": ":".join(
@@ -240,6 +250,21 @@ class Stack:
             # The scheduler's nap when it finds nothing to do stands between any two tasks.
             "scheduler": {"enable_health_check": False, "scheduler_idle_sleep_time": 0.25},
             "metrics": {"statsd_on": False},
+            # A service that is down must not hold up the nights: one more try, then lineage waits for
+            # the next night.
+            "openlineage": {
+                "namespace": "tallyhouse",
+                "transport": json.dumps(
+                    {
+                        "type": "http",
+                        "url": s.pipeline_info_url,
+                        "endpoint": "api/v1/lineage",
+                        "timeout": 5,
+                        "retry": {"total": 1, "allowed_methods": ["POST"]},
+                    }
+                ),
+                "disable_source_code": True,
+            },
         }
         named = {"AIRFLOW_HOME": str(self.airflow_home)}
         for section, options in values.items():

@@ -142,7 +142,7 @@ def links(stack: Stack) -> None:
         f"http://{s.minio_host}:{s.minio_console_port}",
         f"user {s.minio_root_user}, password {s.minio_root_password}; bucket {s.lake_bucket}",
     )
-    table.add_row("pipeline-info", f"{s.pipeline_info_url}/docs", "every finished run, a minute or ten later")
+    table.add_row("pipeline-info", s.pipeline_info_url, "every finished run, a minute or ten later")
     console.print(table)
     marts = f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/?database={s.clickhouse_db}"
     for command in (

@@ -43,10 +43,6 @@ def services(stack: Stack) -> list[Service]:
     s = stack.settings
     python = shlex.quote(sys.executable)
     airflow = shlex.quote(str(Path(sys.executable).parent / "airflow"))
-    pipeline_info_file = stack.data / "pipeline_info" / "runs.jsonl"
-
-    def make_pipeline_info() -> None:
-        pipeline_info_file.parent.mkdir(parents=True, exist_ok=True)
 
     def make_minio() -> None:
         (stack.data / "minio").mkdir(parents=True, exist_ok=True)
@@ -93,7 +89,6 @@ def services(stack: Stack) -> list[Service]:
             f"--port {s.pipeline_info_port} --no-access-log",
             {"PIPELINE_INFO_PORT": s.pipeline_info_port},
             ready=lambda: readiness.http(f"{s.pipeline_info_url}/health"),
-            prepare=make_pipeline_info,
             url=s.pipeline_info_url,
         ),
     ]

@@ -41,7 +41,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-class Problem(Exception):
+class Problem(HTTPException):
     """An error that the client is to see.
 
     Args:
@@ -61,12 +61,10 @@ class Problem(Exception):
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(status, detail, dict(headers or {}))
         self.status = status
-        self.detail = detail
         self.code = code or HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
         self.errors = list(errors)
-        self.headers = dict(headers or {})
 
     def response(self) -> Response:
         """The answer for this problem."""
@@ -107,26 +105,26 @@ def from_validation(error: RequestValidationError) -> Problem:
     return Problem(422, f"{first['where']}: {first['what']}", code="invalid", errors=found)
 
 
+def as_problem(error: Exception) -> Problem:
+    """Any error as the problem that a client is to see."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        return from_validation(error)
+    if isinstance(error, HTTPException):
+        return Problem(error.status_code, str(error.detail), headers=error.headers)
+    return Problem(500, "unexpected error: the service's log has it")
+
+
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem."""
+    """Make every error of `app` a problem, and leave its code in the request's state for the log."""
 
-    async def on_problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)  # noqa: S101 - registered for this type only
-        return error.response()
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = as_problem(error)
+        if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
+        request.state.error_code = problem.code
+        return problem.response()
 
-    async def on_validation(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101
-        return from_validation(error).response()
-
-    async def on_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101
-        return Problem(error.status_code, str(error.detail), headers=error.headers).response()
-
-    async def on_unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
-        return Problem(500, "unexpected error: the service's log has it").response()
-
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_unexpected)
+    for kind in (HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, answer)

@@ -1,170 +1,189 @@
-"""The HTTP interface: `uvicorn services.pipeline_info.app:app --host 127.0.0.1 --port 8002`."""
+"""The application: `uvicorn services.pipeline_info.app:app --host 127.0.0.1 --port 8002`."""
 
-from __future__ import annotations
-
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
-from fastapi import APIRouter, Body, FastAPI, Header, Query, Request, Response
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
-from services.common import problems
+from services.common import problems, security
+from services.common.limits import BodyLimitMiddleware
+from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
 from services.common.problems import Problem
-from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
-from services.pipeline_info.models import PipelineInfo, PipelineRun, PipelineSummary, RunFilter
-from services.pipeline_info.repository import (
-    KeyReusedError,
-    PipelineInfoRepository,
-    StoreUnavailableError,
-)
+from services.common.resilience import Breaker, UnavailableError
+from services.common.security import Gate, Principal
+from services.pipeline_info import api, lineage, pages
+from services.pipeline_info.guarded import GuardedRepository
+from services.pipeline_info.repository import PipelineInfoRepository, Result
 from services.pipeline_info.settings import Settings
+from services.pipeline_info.stores import open_lineage, open_store
 
 
-class PageQuery(RunFilter):
-    """Which runs, and which page of them."""
+class _StoreCollector(Collector):
+    """What the store says of itself at the moment of the scrape."""
 
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 100
-    offset: Annotated[int, Field(ge=0, le=2**31)] = 0
-    all_data: bool = False
+    def __init__(self, repository: GuardedRepository) -> None:
+        self._repository = repository
 
-    def filter(self) -> RunFilter:
-        """The conditions alone."""
-        return RunFilter.model_validate(self.model_dump(include=set(RunFilter.model_fields)))
-
-
-class RunPage(BaseModel):
-    """A page of runs, newest first, and how many there are in all."""
-
-    items: list[PipelineRun]
-    total: int
-    limit: int | None
-    offset: int
-
-
-class Summaries(BaseModel):
-    """A summary for each pipeline."""
-
-    items: list[PipelineSummary]
-    total: int
-
-
-class Health(BaseModel):
-    """The service answers."""
-
-    status: str
-    backend: str
-    corrupt_records: int
-
-
-class _StrictJson(Request):
-    """Reads bodies by orjson: what could not be written back (NaN, lone surrogates) is no JSON."""
-
-    async def json(self) -> object:
-        return orjson.loads(await self.body())
-
-
-class _Route(APIRoute):
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            return await handler(_StrictJson(request.scope, request.receive))
-
-        return handle
-
-
-def _check_word(field: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value is not None and allowed and value not in allowed:
-        what = f"{value!r} is not one of {', '.join(allowed)}"
-        raise Problem(
-            422, f"body.{field}: {what}", code="invalid", errors=[{"where": f"body.{field}", "what": what}]
-        )
-
-
-def _routes(repository: PipelineInfoRepository, settings: Settings) -> APIRouter:
-    router = APIRouter(route_class=_Route)
-
-    @router.get("/health", tags=["service"])
-    def health() -> Health:
-        """Whether the service lives."""
-        return Health(status="ok", backend=repository.name, corrupt_records=repository.corrupt_records())
-
-    @router.get("/pipelines", tags=["runs"], responses=problems.responses(503))
-    def get_pipelines() -> Summaries:
-        """A summary for each pipeline: runs, averages, the last run."""
-        found = repository.get_pipelines_summary()
-        return Summaries(items=found, total=len(found))
-
-    @router.get("/get_pipeline_info", tags=["runs"], responses=problems.responses(422, 503))
-    def get_pipeline_info(query: Annotated[PageQuery, Query()]) -> RunPage:
-        """The runs that match every given filter, newest first, a page of them or all."""
-        wanted = query.filter()
-        if query.all_data:
-            runs = repository.get_pipeline_info(wanted)
-            return RunPage(items=runs, total=len(runs), limit=None, offset=0)
-        return RunPage(
-            items=repository.get_pipeline_info(wanted, limit=query.limit, offset=query.offset),
-            total=repository.count_pipeline_info(wanted),
-            limit=query.limit,
-            offset=query.offset,
-        )
-
-    @router.post(
-        "/pipelines",
-        tags=["runs"],
-        status_code=201,
-        responses={
-            200: {"model": PipelineRun, "description": "The key was known: the run stored under it"},
-            **problems.responses(400, 409, 422, 503),
-        },
-    )
-    def insert_pipeline_info(
-        record: Annotated[PipelineInfo, Body()],
-        response: Response,
-        idempotency_key: Annotated[
-            str | None, Header(min_length=1, max_length=255, pattern=r"^[\x21-\x7e]+$")
-        ] = None,
-    ) -> PipelineRun:
-        """Store a run.
-
-        With an `Idempotency-Key`, the same run posted again is not stored again: the answer is 200 and the
-        run as it was stored. The key with another body is refused with 409.
-        """
-        _check_word("pipeline_type", record.pipeline_type, settings.pipeline_types)
-        _check_word("environment", record.environment, settings.environments)
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        pool = GaugeMetricFamily("store_pool_connections", "Connections by state.", labels=["state"])
+        for state, number in self._repository.pool().items():
+            pool.add_metric([state], number)
+        yield pool
+        opened = GaugeMetricFamily("store_breaker_open", "1 while the store is left alone.")
+        opened.add_metric([], int(self._repository.breaker.open))
+        yield opened
         try:
-            inserted = repository.insert_pipeline_info(record, idempotency_key=idempotency_key)
-        except KeyReusedError as error:
-            raise Problem(
-                409,
-                f"Idempotency-Key {idempotency_key} belongs to a run with another content: use a new key",
-                code="key_reused",
-            ) from error
-        if not inserted.created:
-            response.status_code = 200
-        return inserted.run
-
-    return router
+            corrupt = self._repository.corrupt_records()
+        except UnavailableError:
+            return
+        records = GaugeMetricFamily("store_corrupt_records", "Stored records that cannot be read.")
+        records.add_metric([], corrupt)
+        yield records
 
 
 def create_app(settings: Settings | None = None, repository: PipelineInfoRepository | None = None) -> FastAPI:
-    """The application over `repository`, or over the one that the settings name."""
+    """The application over `repository`, or over the store that the settings name."""
     settings = settings or Settings()
+    metrics, tracing, gate = Metrics(), tracer("pipeline-info"), Gate(settings)
+    inserted = Counter("runs_inserted", "Runs by what became of them.", ["result"], registry=metrics.registry)
+    for result in (*Result, "invalid"):
+        inserted.labels(str(result))
+    inner = repository or open_store(settings)
+    graph = open_lineage(settings, inner)
+    store = GuardedRepository(
+        inner,
+        breaker=Breaker(
+            f"the {settings.backend} store",
+            failures=settings.breaker_failures,
+            seconds=settings.breaker_seconds,
+        ),
+        attempts=settings.retry_attempts,
+        metrics=metrics,
+        tracing=tracing,
+        summary_seconds=settings.summary_seconds,
+    )
+    metrics.registry.register(_StoreCollector(store))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        configure_logging(settings.log_level)
+        yield
+        store.close()
+
     app = FastAPI(
         title="Tallyhouse pipeline-info",
         version="1.0.0",
         description="Knows every run of every pipeline.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "Idempotency-Key", "Content-Type"],
+            expose_headers=["ETag", "X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(BodyLimitMiddleware, most=settings.max_body_bytes)
+    app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing)
 
-    async def on_unavailable(_: Request, error: Exception) -> Response:
-        return Problem(503, str(error), code="store_unavailable", headers={"Retry-After": "5"}).response()
+    async def on_unavailable(request: Request, error: Exception) -> Response:
+        retry_after = error.retry_after if isinstance(error, UnavailableError) else 1
+        problem = Problem(
+            503,
+            str(error),
+            code="store_unavailable",
+            headers={"Retry-After": str(max(1, round(retry_after)))},
+        )
+        request.state.error_code = problem.code
+        return problem.response()
 
-    app.add_exception_handler(StoreUnavailableError, on_unavailable)
-    app.include_router(_routes(repository or JsonlPipelineRepository(settings.file), settings))
+    app.add_exception_handler(UnavailableError, on_unavailable)
+    app.include_router(api.routes(store, settings, gate, inserted))
+    app.include_router(lineage.routes(graph, gate))
+    app.include_router(pages.routes(store, graph, settings, gate))
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems.responses(401, 403, 429),
+        },
+    )
+    def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
+        """The service's metrics, as Prometheus reads them."""
+        content, media_type = metrics.exposition()
+        return Response(content, media_type=media_type)
+
+    @app.get("/docs", include_in_schema=False)
+    def interface() -> HTMLResponse:
+        """The interface, to read and to try; its script comes from here, not from elsewhere."""
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url="/static/vendor/swagger-ui-5.js",
+            swagger_css_url="/static/vendor/swagger-ui-5.css",
+            swagger_favicon_url="/static/icon.svg",
+        )
+
+    _describe(app, settings)
     return app
+
+
+def _describe(app: FastAPI, settings: Settings) -> None:
+    """Let the OpenAPI document name the configured words, and the items of a bulk insert."""
+    generate = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = generate()
+            schemas = made["components"]["schemas"]
+            bulk = api.BulkItems.model_json_schema(ref_template="#/components/schemas/{model}")
+            for name, schema in bulk.pop("$defs").items():
+                schemas.setdefault(name, schema)
+            schemas["BulkItems"] = bulk
+            for field, allowed in (
+                ("pipeline_type", settings.pipeline_types),
+                ("environment", settings.environments),
+            ):
+                if allowed:
+                    schemas["PipelineInfo"]["properties"][field]["anyOf"][0]["enum"] = list(allowed)
+            _name_credentials(made, settings)
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    # FastAPI's own way to change its document.
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _name_credentials(document: dict[str, Any], settings: Settings) -> None:
+    """Leave in the document only the kinds of credentials that this installation takes."""
+    taken = {"APIKeyHeader": settings.api_keys_file, "HTTPBearer": settings.jwt_issuer}
+    schemes = document["components"].get("securitySchemes", {})
+    for name in [name for name in schemes if not taken.get(name)]:
+        del schemes[name]
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "security" in operation:
+                operation["security"] = [
+                    item for item in operation["security"] if all(name in schemes for name in item)
+                ]
 
 
 app = create_app()

@@ -29,7 +29,8 @@ _TIME_RE = re.compile(_TIME, re.ASCII)
 _EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 _MAX_OFFSET = timedelta(hours=14)
-_MAX_BIGINT = 2**63 - 1
+# Exact in every language that reads JSON, and a sum of thousands of them is still a BIGINT.
+_MAX_COUNT = 10**15
 _MAX_DEPTH = 32
 
 
@@ -81,7 +82,7 @@ _TEXT_PATTERN = r"^[^\x00]*$"
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=_TEXT_PATTERN)]
 Word = Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT_PATTERN)]
 FilePath = Annotated[str, Field(min_length=1, max_length=2048, pattern=_TEXT_PATTERN)]
-Count = Annotated[StrictInt, Field(ge=0, le=_MAX_BIGINT)]
+Count = Annotated[StrictInt, Field(ge=0, le=_MAX_COUNT)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False, strict=True)]
 Open = Annotated[dict[str, Any], AfterValidator(_storable)]
 
@@ -206,6 +207,16 @@ class PipelineRun(PipelineInfo):
         assert self.start_utc is not None  # noqa: S101 - the validator saw to it
         return self.start_utc
 
+    @property
+    def state(self) -> str | None:
+        """The run's state, when who posted it said one."""
+        state = self.extra.get("state")
+        return state if isinstance(state, str) and 0 < len(state) <= 64 else None
+
+    def document(self) -> bytes:
+        """The run as JSON: what is stored, and what is answered."""
+        return self.__pydantic_serializer__.to_json(self)
+
 
 class PipelineSummary(BaseModel):
     """All runs of one pipeline signature, in numbers.
@@ -230,7 +241,7 @@ class PipelineSummary(BaseModel):
     last_state: str | None
 
 
-class RunFilter(BaseModel):
+class RunConditions(BaseModel):
     """Which runs are wanted; every condition that is given must hold.
 
     Attributes:
@@ -246,9 +257,10 @@ class RunFilter(BaseModel):
     pipeline_type: Word | None = None
     environment: Word | None = None
     date_code: Word | None = None
+    state: Word | None = None
     start_from: Time | None = None
     start_before: Time | None = None
-    min_rowcount: Annotated[int, Field(ge=0, le=_MAX_BIGINT)] | None = None
+    min_rowcount: Annotated[int, Field(ge=0, le=_MAX_COUNT)] | None = None
 
     @model_validator(mode="after")
     def _in_utc(self) -> Self:
@@ -258,12 +270,28 @@ class RunFilter(BaseModel):
                 setattr(self, name, value.replace(tzinfo=UTC) if value.tzinfo is None else value)
         return self
 
+
+class RunFilter(RunConditions):
+    """Which runs are wanted, within what the asker may see.
+
+    Attributes:
+        only_environments: The environments that the asker may see; None for all.
+        only_pipelines: The pipelines that a search found; None for all.
+    """
+
+    only_environments: tuple[str, ...] | None = None
+    only_pipelines: tuple[str, ...] | None = None
+
     def matches(self, run: PipelineRun) -> bool:
         """Whether `run` is wanted: the meaning that every backend's query has to have."""
-        for name in ("pipeline_name", "script_name", "pipeline_type", "environment", "date_code"):
+        for name in ("pipeline_name", "script_name", "pipeline_type", "environment", "date_code", "state"):
             wanted = getattr(self, name)
             if wanted is not None and getattr(run, name) != wanted:
                 return False
+        if self.only_environments is not None and run.environment not in self.only_environments:
+            return False
+        if self.only_pipelines is not None and run.pipeline_name not in self.only_pipelines:
+            return False
         if self.start_from is not None and run.started < self.start_from:
             return False
         if self.start_before is not None and run.started >= self.start_before:

@@ -4,6 +4,7 @@ The tests of this file run in order on one warehouse: a first night, a night tha
 next one that is right again, and one with nothing new.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -230,3 +231,25 @@ def test_pancakes_arrive_too(warehouse: psycopg.Connection) -> None:
         clickhouse("SELECT count(), sum(fluffiness_level) FROM dwh.fact_pancake_rating")
         == f"{rows}\t{fluffiness}"
     )
+
+
+def test_the_nights_told_what_they_read_and_wrote() -> None:
+    """Airflow's OpenLineage provider told pipeline-info, from the sources to ClickHouse, down to columns."""
+
+    def told(path: str, node: str) -> dict:
+        url = f"http://{os.environ['PIPELINE_INFO_HOST']}:{os.environ['PIPELINE_INFO_PORT']}/api/v1/{path}"
+        query = urllib.parse.urlencode({"nodeId": node})
+        with urllib.request.urlopen(f"{url}?{query}") as answer:  # noqa: S310
+            return json.load(answer)
+
+    place = f"clickhouse://{os.environ['CLICKHOUSE_HOST']}:{os.environ['CLICKHOUSE_HTTP_PORT']}"
+    mart = f"dataset:{place}:dwh.mart_revenue_daily"
+    nodes = {node["id"] for node in told("lineage", mart)["graph"]}
+    source = f"mysql://{os.environ['MYSQL_ORDERS_HOST']}:{os.environ['MYSQL_ORDERS_PORT']}"
+    assert f"dataset:{source}:orders_db.order_items" in nodes
+    assert "job:tallyhouse:techmarket_nightly.transform" in nodes
+    columns = {
+        (item["target_field"], item["source"], item["source_field"])
+        for item in told("column-lineage", mart)["items"]
+    }
+    assert ("revenue", f"dataset:{place}:dwh.fact_order_line", "line_total") in columns

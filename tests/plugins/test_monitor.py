@@ -66,7 +66,7 @@ def records(settings: Settings, dag_run_id: str) -> list[dict[str, Any]]:
         timeout=30,
     )
     answer.raise_for_status()
-    return [record for record in answer.json()["items"] if record["script_name"] == dag_run_id]
+    return [record for record in answer.json()["items"] if record["extra"].get("dag_run_id") == dag_run_id]
 
 
 def test_each_run_is_posted_once_though_the_service_was_down(

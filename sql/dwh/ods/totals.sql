@@ -11,14 +11,17 @@
 {%- endmacro %}
 SELECT
 {% for total in totals %}
-    coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.overtaken), 0)::numeric AS "ods_{{ total }}",
-    coalesce(sum(staged."{{ total }}") FILTER (WHERE pair.overtaken), 0)::numeric AS "overtaken_{{ total }}"{{ "," if not loop.last }}
+        coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.overtaken), 0)::NUMERIC AS "ods_{{ total }}",
+        coalesce(sum(staged."{{ total }}") FILTER (WHERE pair.overtaken), 0)::NUMERIC
+            AS "overtaken_{{ total }}"{{ "," if not loop.last }}
 {% endfor %}
 FROM {{ staging }} AS staged
 INNER JOIN ods."{{ table }}" AS target
     ON ({{ names("target.", key) }}) = ({{ names("staged.", key) }})
 CROSS JOIN LATERAL (
     SELECT
-        {{ age_of("staged") }} <= {{ age_of("target") }}
-        AND row({{ names("target.", columns) }}) IS DISTINCT FROM row({{ names("staged.", columns) }}) AS overtaken
+        (
+            {{ age_of("staged") }} <= {{ age_of("target") }}
+            AND row({{ names("target.", columns) }}) IS DISTINCT FROM row({{ names("staged.", columns) }})
+        ) AS overtaken
 ) AS pair

@@ -1,0 +1,203 @@
+"""What each hop of a night reads and writes, table by table and column by column, from the contracts.
+
+Columns that are carried over keep their names; those of models and marts are put together, of what
+`include/contracts/models/<model>.yaml` says. What a night reads back of its own earlier nights is not
+named: it came the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import yaml
+
+from tallyhouse.contracts import SourceContract, SubjectContract, TableContract
+from tallyhouse.contracts.load import OVERLAYS
+
+IDENTITY, TRANSFORMATION, AGGREGATION = "IDENTITY", "TRANSFORMATION", "AGGREGATION"
+"""How a column comes of another one, in OpenLineage's words."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data set's name in OpenLineage's naming: a store, and what it is called there."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A column that another one is made of."""
+
+    place: Place
+    column: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set with its columns and, where a hop writes it, what each is made of.
+
+    Attributes:
+        place: Its name.
+        columns: Its columns, in order.
+        origins: By column.
+        how: `IDENTITY`, `TRANSFORMATION` or `AGGREGATION`.
+    """
+
+    place: Place
+    columns: tuple[str, ...]
+    origins: Mapping[str, tuple[Origin, ...]] = field(default_factory=dict)
+    how: str = IDENTITY
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What a task reads and writes."""
+
+    inputs: tuple[Dataset, ...] = ()
+    outputs: tuple[Dataset, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores' namespaces, and the database where a name needs one.
+
+    Attributes:
+        lake: Such as `s3://lake`.
+        warehouse: Such as `postgres://127.0.0.1:5432`.
+        warehouse_db: Such as `dwh_db`.
+        clickhouse: Such as `clickhouse://127.0.0.1:8123`.
+        clickhouse_db: Such as `dwh`.
+    """
+
+    lake: str = ""
+    warehouse: str = ""
+    warehouse_db: str = ""
+    clickhouse: str = ""
+    clickhouse_db: str = ""
+
+    def raw(self, table: TableContract) -> Place:
+        """A table's raw batches."""
+        return Place(self.lake, f"raw/{table.source}/{table.name}")
+
+    def accepted(self, table: TableContract) -> Place:
+        """A table's accepted rows."""
+        return Place(self.lake, f"accepted/{table.source}/{table.name}")
+
+    def increment(self, model: str) -> Place:
+        """A model's increments."""
+        return Place(self.lake, f"increment/{model}")
+
+    def ods(self, table: TableContract) -> Place:
+        """A table's mirror in the warehouse."""
+        return Place(self.warehouse, f"{self.warehouse_db}.ods.{table.name}")
+
+    def model(self, model: str) -> Place:
+        """A model in the warehouse."""
+        return Place(self.warehouse, f"{self.warehouse_db}.dwh.{model}")
+
+    def shown(self, model: str) -> Place:
+        """A model or mart in ClickHouse."""
+        return Place(self.clickhouse, f"{self.clickhouse_db}.{model}")
+
+
+@cache
+def model_columns(model: str) -> dict[str, tuple[str, ...]]:
+    """What each column of a model or mart is made of.
+
+    Returns:
+        By column, in order: columns such as `orders.customers.email` for a model, such as
+        `fact_order_line.line_total` for a mart; none where it is made of nothing, as a count is.
+
+    Raises:
+        ValueError: No file says so.
+    """
+    path = OVERLAYS / "models" / f"{model}.yaml"
+    if not path.is_file():
+        raise ValueError(f"model {model}: {path.relative_to(OVERLAYS.parents[1])} does not say its columns")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {column: tuple(origins or ()) for column, origins in content.items()}
+
+
+def extraction(
+    source: SourceContract, tables: Iterable[TableContract], store: str, database: str, stores: Stores
+) -> Hop:
+    """A source's tables into raw.
+
+    Args:
+        source: The source.
+        tables: Those that are taken.
+        store: The source's namespace, such as `mysql://127.0.0.1:3306`.
+        database: Its database; PostgreSQL's tables are in the schema `public`.
+        stores: The others.
+    """
+    prefix = f"{database}.public" if source.engine == "postgres" else database
+    found = [_table(table, Place(store, f"{prefix}.{table.name}")) for table in tables]
+    written = [_carried(here, stores.raw(table)) for here, table in zip(found, tables, strict=True)]
+    return Hop(tuple(found), tuple(written))
+
+
+def check(subject: SubjectContract, stores: Stores) -> Hop:
+    """The gate reads raw and writes no data."""
+    return Hop(tuple(_table(table, stores.raw(table)) for table in subject.tables))
+
+
+def transform(subject: SubjectContract, stores: Stores) -> Hop:
+    """Raw into accepted rows, and into the models' increments."""
+    raw = {table.qualified_name: _table(table, stores.raw(table)) for table in subject.tables}
+    accepted = [_carried(raw[table.qualified_name], stores.accepted(table)) for table in subject.tables]
+    places = {name: found.place for name, found in raw.items()}
+    increments = [_made(model, stores.increment(model), places, TRANSFORMATION) for model in subject.models]
+    return Hop(tuple(raw.values()), (*accepted, *increments))
+
+
+def publish(subject: SubjectContract, stores: Stores) -> Hop:
+    """Accepted rows into `ods`, increments into the star schema."""
+    accepted = [_table(table, stores.accepted(table)) for table in subject.tables]
+    increments = [_model(model, stores.increment(model)) for model in subject.models]
+    return Hop(
+        (*accepted, *increments),
+        (
+            *(_carried(a, stores.ods(t)) for a, t in zip(accepted, subject.tables, strict=True)),
+            *(_carried(i, stores.model(m)) for i, m in zip(increments, subject.models, strict=True)),
+        ),
+    )
+
+
+def show(subject: SubjectContract, stores: Stores) -> Hop:
+    """Increments into ClickHouse, and its models into its marts."""
+    increments = [_model(model, stores.increment(model)) for model in subject.models]
+    models = {model: stores.shown(model) for model in subject.models}
+    return Hop(
+        tuple(increments),
+        (
+            *(_carried(i, models[m]) for i, m in zip(increments, subject.models, strict=True)),
+            *(_made(mart, stores.shown(mart), models, AGGREGATION) for mart in subject.marts),
+        ),
+    )
+
+
+def _table(table: TableContract, place: Place) -> Dataset:
+    return Dataset(place, table.column_names)
+
+
+def _model(model: str, place: Place) -> Dataset:
+    return Dataset(place, tuple(model_columns(model)))
+
+
+def _carried(here: Dataset, there: Place) -> Dataset:
+    """The same columns in another place."""
+    origins = {column: (Origin(here.place, column),) for column in here.columns}
+    return Dataset(there, here.columns, origins)
+
+
+def _made(model: str, place: Place, places: Mapping[str, Place], how: str) -> Dataset:
+    """A model or mart, of the columns that its file names."""
+    origins = {}
+    for column, names in model_columns(model).items():
+        split = [name.rpartition(".") for name in names]
+        origins[column] = tuple(Origin(places[table], source) for table, _, source in split)
+    return Dataset(place, tuple(origins), origins, how)

@@ -1,0 +1,125 @@
+"""The contracts' lineage: whole, true to the marts' SQL, and accepted by the service as OpenLineage."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import sqlglot
+from fastapi.testclient import TestClient
+from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
+from openlineage.client.serde import Serde
+from sqlglot import exp
+from sqlglot.lineage import lineage as follow
+
+from operators.lineage import as_openlineage
+from services.pipeline_info.app import create_app
+from services.pipeline_info.settings import Settings
+from tallyhouse import lineage
+from tallyhouse.contracts import load_subject
+from tallyhouse.contracts.load import OVERLAYS
+
+ROOT = Path(__file__).parents[2]
+SUBJECTS = ("techmarket", "pancake")
+MARTS = [mart for subject in SUBJECTS for mart in load_subject(subject).marts]
+MODELS = [model for subject in SUBJECTS for model in load_subject(subject).models]
+
+
+def select_of(mart: str) -> exp.Expression:
+    text = (ROOT / "sql" / "clickhouse" / "models" / mart / "build.sql").read_text()
+    text = text.replace("INSERT INTO {{ staging }}", "").replace("SETTINGS join_use_nulls = 1", "")
+    return sqlglot.parse_one(text, dialect="clickhouse")
+
+
+def test_every_model_and_mart_says_its_columns_and_nothing_else_does() -> None:
+    assert {path.stem for path in (OVERLAYS / "models").glob("*.yaml")} == {*MODELS, *MARTS}
+
+
+@pytest.mark.parametrize("mart", MARTS)
+def test_a_mart_is_made_of_the_columns_that_its_contract_says(mart: str) -> None:
+    schema = {"dwh": {model: dict.fromkeys(lineage.model_columns(model), "text") for model in MODELS}}
+    select = select_of(mart)
+    found = {}
+    for column in select.named_selects:
+        leaves = follow(column, select, schema=schema, dialect="clickhouse").walk()
+        tables = [node for node in leaves if isinstance(node.expression, exp.Table)]
+        found[column] = sorted({f"{n.expression.name}.{n.name.rpartition('.')[2]}" for n in tables})
+    declared = lineage.model_columns(mart)
+    assert {column: sorted(names) for column, names in declared.items()} == found
+    created = (ROOT / "sql" / "clickhouse" / "migrations" / "0003_marts.sql").read_text()
+    body = created.split(f"dwh.{mart} (", 1)[1].split("ENGINE", 1)[0]
+    assert list(declared) == re.findall(r"^\s+(\w+) \w", body, re.MULTILINE)
+
+
+STORES = lineage.Stores("s3://lake", "postgres://p:5432", "dwh_db", "clickhouse://c:8123", "dwh")
+
+
+def hops(subject: str) -> list[lineage.Hop]:
+    contract = load_subject(subject)
+    found = [
+        lineage.extraction(source, source.tables, f"{source.engine}://s:1", f"{source.name}_db", STORES)
+        for source in contract.sources
+    ]
+    steps = (lineage.check, lineage.transform, lineage.publish, lineage.show)
+    return [*found, *(step(contract, STORES) for step in steps)]
+
+
+def night_told(subject: str) -> Iterator[str]:
+    """What Airflow's provider tells of a night: an event a task."""
+    extracts = [f"extract.{source.name}" for source in load_subject(subject).sources]
+    tasks = (*extracts, "check", "transform", "publish.warehouse", "publish.clickhouse")
+    for number, (task, hop) in enumerate(zip(tasks, hops(subject), strict=True)):
+        told = as_openlineage(hop)
+        event = RunEvent(
+            eventType=RunState.COMPLETE,
+            eventTime="2026-01-02T00:00:00Z",
+            run=Run(runId=str(UUID(int=number))),
+            job=Job(namespace="tallyhouse", name=f"{subject}_nightly.{task}"),
+            inputs=told.inputs,
+            outputs=told.outputs,
+        )
+        yield Serde.to_json(event)
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_column_that_is_shown_can_be_followed_to_its_source(subject: str) -> None:
+    written = {dataset.place: dataset for hop in hops(subject) for dataset in hop.outputs}
+
+    def sources(place: lineage.Place, column: str) -> set[str]:
+        if place not in written:
+            return {f"{place.name}.{column}"}
+        origins = written[place].origins[column]
+        return set().union(*(sources(origin.place, origin.column) for origin in origins))
+
+    contract = load_subject(subject)
+    for name in (*contract.models, *contract.marts):
+        columns = lineage.model_columns(name)
+        assert written[STORES.shown(name)].columns == tuple(columns)
+        for column, origins in columns.items():
+            found = sources(STORES.shown(name), column)
+            assert bool(found) == bool(origins)
+            assert all(re.match(r"\w+_db\.", one) for one in found), found
+    read = {dataset.place for hop in hops(subject) for dataset in hop.inputs}
+    assert {place.namespace for place in read - set(written)} == {
+        f"{source.engine}://s:1" for source in contract.sources
+    }
+
+
+def test_the_service_takes_the_events_and_serves_their_graph(tmp_path: Path) -> None:
+    client = TestClient(
+        create_app(Settings(backend="jsonl", file=tmp_path / "runs.jsonl")), base_url="http://127.0.0.1"
+    )
+    for event in night_told("techmarket"):
+        headers = {"Content-Type": "application/json"}
+        answer = client.post("/api/v1/lineage", content=event, headers=headers)
+        assert answer.status_code == 201, answer.text
+    revenue = "dataset:clickhouse://c:8123:dwh.mart_revenue_daily"
+    nodes = client.get("/api/v1/lineage", params={"nodeId": revenue}).json()["graph"]
+    assert "dataset:mysql://s:1:orders_db.order_items" in {node["id"] for node in nodes}
+    columns = client.get("/api/v1/column-lineage", params={"nodeId": revenue}).json()["items"]
+    assert ("revenue", "dataset:clickhouse://c:8123:dwh.fact_order_line", "line_total", "aggregation") in {
+        (one["target_field"], one["source"], one["source_field"], one["how"]) for one in columns
+    }
+    page = client.get("/lineage", params={"node": revenue})
+    assert "line_total" in page.text

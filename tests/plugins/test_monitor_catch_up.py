@@ -1,0 +1,272 @@
+"""The monitor against a real pipeline-info service and a real warehouse; Airflow's API is played."""
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+import uvicorn
+from airflow.sdk.exceptions import AirflowException
+
+from operators import airflow_to_pipeline_info
+from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
+from services.pipeline_info.app import create_app
+from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
+from services.pipeline_info.flow import lines_of
+from services.pipeline_info.models import RunFilter
+from services.pipeline_info.settings import Settings
+from tests.services.pipeline_info.conftest import Postgres, free_port
+
+MIGRATIONS = Path(__file__).parents[2] / "sql" / "dwh" / "migrations"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Airflow:
+    """The calls of Airflow's API that the monitor makes."""
+
+    def __init__(self) -> None:
+        self.runs: list[dict[str, Any]] = []
+        self.tasks: list[dict[str, Any]] = []
+        self.before_page: Callable[[], None] = lambda: None
+        played = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self, body: object) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer({"access_token": "t"})
+
+            def do_GET(self) -> None:
+                query = parse_qs(urlsplit(self.path).query)
+                if "/taskInstances" in self.path:
+                    self.answer({"task_instances": played.tasks})
+                    return
+                played.before_page()
+                since = query.get("end_date_gte", [""])[0]
+                found = [run for run in played.runs if not since or run["end_date"] >= since]
+                found.sort(key=lambda run: run["end_date"])
+                offset, limit = int(query["offset"][0]), int(query["limit"][0])
+                self.answer({"dag_runs": found[offset : offset + limit]})
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def finish(self, count: int) -> None:
+        for _ in range(count):
+            number = len(self.runs)
+            at = START + timedelta(minutes=10 * number)
+            self.runs.append(
+                {
+                    "dag_id": "techmarket_nightly",
+                    "dag_run_id": f"scheduled__{number}",
+                    "logical_date": at.isoformat(),
+                    "start_date": (at + timedelta(seconds=1)).isoformat(),
+                    "end_date": (at + timedelta(seconds=61)).isoformat(),
+                    "state": "success",
+                }
+            )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with tempfile.TemporaryDirectory(prefix="monitor-pg-") as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection[Any]]:
+    dsn = server.new_database()
+    database = dsn.split("dbname=")[1]
+    address = {"conn_type": "postgres", "host": "127.0.0.1", "port": server.port, "login": "postgres"}
+    monkeypatch.setenv("AIRFLOW_CONN_PG_DWH", json.dumps(address | {"password": "x", "schema": database}))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for name in ("0001_etl", "0005_position"):
+            connection.execute((MIGRATIONS / f"{name}.sql").read_bytes())
+        yield connection
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
+    airflow = Airflow()
+    address = {"conn_type": "http", "host": "127.0.0.1", "port": airflow.server.server_port, "login": "a"}
+    monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", json.dumps(address | {"password": "p"}))
+    yield airflow
+    airflow.server.shutdown()
+
+
+class Service:
+    """A pipeline-info that can be stopped and started."""
+
+    def __init__(self, file: Path) -> None:
+        self.store = JsonlPipelineRepository(file)
+        self.port = free_port()
+        self.server: uvicorn.Server | None = None
+
+    def start(self) -> None:
+        app = create_app(Settings(), self.store)
+        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error", lifespan="off")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        while not self.server.started:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.should_exit = True
+            self.thread.join(10)
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    service = Service(tmp_path / "runs.jsonl")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_PIPELINE_INFO",
+        json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": service.port}),
+    )
+    yield service
+    service.stop()
+
+
+def monitor() -> int:
+    return AirflowToPipelineInfoOperator(task_id="post_runs").execute({})
+
+
+def test_every_run_is_posted_once_and_days_of_outage_are_caught_up(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow.finish(5)
+    with pytest.raises(AirflowException, match="cannot connect to pipeline_info"):
+        monitor()
+    airflow.finish(3 * 144)
+    service.start()
+    assert monitor() == 437
+    assert service.store.count_pipeline_info(RunFilter()) == 437
+    airflow.finish(1)
+    assert monitor() == 1  # the newest are read again, and known
+    assert service.store.count_pipeline_info(RunFilter()) == 438
+
+    # Killed between the post and the move of the position.
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    airflow.finish(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(airflow_to_pipeline_info, "_move", die)
+        with pytest.raises(KeyboardInterrupt):
+            monitor()
+    monitor()
+    assert service.store.count_pipeline_info(RunFilter()) == 440
+    (summary,) = service.store.get_pipelines_summary()
+    assert (summary.pipeline_name, summary.total_runs, summary.last_state) == (
+        "techmarket_nightly",
+        440,
+        "success",
+    )
+
+
+def test_a_run_that_is_cleared_meanwhile_hides_no_other(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
+) -> None:
+    airflow.finish(250)
+    for run in airflow.runs[90:215]:  # more than a page ended at one instant
+        run["end_date"] = airflow.runs[215]["end_date"]
+    cleared = airflow.runs[5]
+    pages = 0
+
+    def clear() -> None:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            airflow.runs.remove(cleared)
+
+    airflow.before_page = clear
+    service.start()
+    assert monitor() == 250
+    assert pages == 3
+    airflow.runs.append(cleared | {"end_date": "2026-02-01T00:00:00+00:00"})  # and it ran again
+    assert monitor() == 1
+    assert service.store.count_pipeline_info(RunFilter()) == 251
+
+
+def test_a_run_brings_links_to_where_its_end_is_told(
+    warehouse: psycopg.Connection[Any],
+    airflow: Airflow,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://airflow.example/a/")
+    airflow.finish(1)
+    ends = ("2026-01-01T00:00:10Z", "2026-01-01T00:00:20Z", "2026-01-01T00:00:30Z", None)
+    states = ("success", "failed", "upstream_failed", None)
+    names = ("open_run", "extract.orders", "check", "close_run")
+    airflow.tasks = [
+        {"task_id": name, "state": state, "end_date": end}
+        for name, state, end in zip(names, states, ends, strict=True)
+    ]
+    service.start()
+    assert monitor() == 1
+    (stored,) = service.store.get_pipeline_info(RunFilter(), limit=2)
+    page = "dags/techmarket_nightly/runs/scheduled__0/tasks/extract.orders"
+    assert stored.run().extra["links"] == {"log of extract.orders": f"http://airflow.example/a/{page}"}
+
+
+def test_a_run_brings_its_ledger(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
+) -> None:
+    airflow.finish(1)
+    warehouse.execute(
+        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status) VALUES"
+        " ('techmarket-1', 'techmarket', 'techmarket_nightly', 'scheduled__0', 'published')"
+    )
+    warehouse.execute(
+        "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, parts)"
+        " VALUES ('techmarket-1', 'techmarket', 'orders.orders', 'source=raw', 'rows', 9, 9, NULL),"
+        " ('techmarket-1', 'techmarket', 'orders.orders', 'raw=accepted', 'rows', 9, 9,"
+        ' \'{"accepted": "8", "superseded": "1"}\')'
+    )
+    service.start()
+    assert monitor() == 1
+    (stored,) = service.store.get_pipeline_info(RunFilter(), limit=2)
+    run = stored.run()
+    assert (run.rowcount, run.pipeline_type, run.extra["dag_run_id"]) == (9, "etl", "scheduled__0")
+    lines = lines_of(run.extra)
+    assert [(line.hop, int(line.left), line.closed) for line in lines] == [
+        ("source=raw", 9, True),
+        ("raw=accepted", 9, True),
+    ]
+    assert lines[1].parts == {"accepted": 8, "superseded": 1}
+
+
+def test_a_refused_run_is_named_and_the_position_stays(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
+) -> None:
+    airflow.finish(2)
+    airflow.runs[1]["start_date"] = "2026-01-09T00:00:00+00:00"  # after its end
+    service.start()
+    with pytest.raises(AirflowException, match="refused techmarket_nightly scheduled__1"):
+        monitor()
+    assert warehouse.execute("SELECT count(*) FROM etl.position").fetchone() == (0,)
+    airflow.runs[1]["start_date"] = airflow.runs[1]["logical_date"]
+    assert monitor() == 1  # the other was stored with it
+    assert service.store.count_pipeline_info(RunFilter()) == 2
