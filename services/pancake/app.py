@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics, tracing, gate = Metrics(), tracer("pancake"), Gate(settings)
     created = Counter("pancakes_created", "Pancakes stored.", registry=metrics.registry)
-    breaker = Breaker(settings.where, failures=settings.breaker_failures, seconds=settings.breaker_seconds)
+    breaker = Breaker("the database", failures=settings.breaker_failures, seconds=settings.breaker_seconds)
     store = PancakeStore(
         settings,
         Guard(

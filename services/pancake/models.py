@@ -10,12 +10,21 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from sqlalchemy import Identity, Numeric, String, Text, func, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 MAX_ID = 2**31 - 1
+MAX_FACTOR = Decimal("9999.99")
 
 # Something to read in it, and no control characters: PostgreSQL's text cannot hold NUL.
 _LINE = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"
@@ -41,6 +50,12 @@ class Pancake(Base):
     taste_notes: Mapped[str | None] = mapped_column(Text)
 
 
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise ValueError("Input should be a number")
+    return value
+
+
 class PancakeCreate(BaseModel):
     """A pancake to store."""
 
@@ -52,12 +67,15 @@ class PancakeCreate(BaseModel):
     is_buttery: Annotated[bool, Field(strict=True)] = False
     magical_factor: Annotated[
         Decimal,
-        Field(
-            ge=Decimal("-9999.99"),
-            le=Decimal("9999.99"),
-            decimal_places=2,
-            description="At most two decimals: more are refused, not rounded.",
-            json_schema_extra={"anyOf": None, "type": "number"},
+        Field(ge=-MAX_FACTOR, le=MAX_FACTOR, decimal_places=2, json_schema_extra={"default": 0}),
+        BeforeValidator(_number),
+        WithJsonSchema(
+            {
+                "type": "number",
+                "minimum": -float(MAX_FACTOR),
+                "maximum": float(MAX_FACTOR),
+                "description": "At most two decimals: more are refused, not rounded.",
+            }
         ),
     ] = Decimal(0)
     taste_notes: Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from sqlalchemy import create_engine, select
@@ -14,6 +15,8 @@ from services.common.guard import Guard
 from services.common.resilience import UnavailableError
 from services.pancake.models import Pancake, PancakeCreate
 from services.pancake.settings import Settings
+
+log = logging.getLogger(__name__)
 
 MISSING = "42P01"  # SQLSTATE of a table that is not there
 
@@ -60,9 +63,10 @@ class PancakeStore:
             try:
                 session.commit()
             except DBAPIError as error:
-                raise UnavailableError(
-                    f"{self._where} went away while it stored the pancake, which may be there:"
+                raise self._away(
+                    "the database went away while it stored the pancake, which may be there:"
                     " look at the list before you send it again",
+                    error,
                     transient=False,
                 ) from error
             return pancake
@@ -105,11 +109,14 @@ class PancakeStore:
         except (DataError, IntegrityError):
             raise
         except PoolTimeoutError as error:
-            raise UnavailableError(f"{self._where}: every connection is in use", transient=False) from error
+            raise self._away("every connection to the database is in use", error, transient=False) from error
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == MISSING:
-                raise UnavailableError(
-                    f"{self._where} has no table pancakes: run python -m services.pancake.migrate",
-                    transient=False,
-                ) from error
-            raise UnavailableError(f"{self._where} does not answer") from error
+                remedy = "run python -m services.pancake.migrate"
+                raise self._away(f"the table is missing: {remedy}", error, transient=False) from error
+            raise self._away("the database does not answer", error) from error
+
+    def _away(self, what: str, error: Exception, *, transient: bool = True) -> UnavailableError:
+        """The error for clients; where the database is, and what it said, is for the log alone."""
+        log.warning("%s: %s", self._where, str(error).splitlines()[0])
+        return UnavailableError(what, transient=transient)

@@ -15,10 +15,22 @@ async function ask(path, options) {
   const body = await answer.json().catch(() => ({}));
   if (answer.ok) return { body, link: answer.headers.get("Link") };
   const fields = {};
-  for (const { where, what } of body.errors ?? []) fields[where.split(".")[1]] ??= what;
+  for (const { where, what } of body.errors ?? []) fields[where.split(".")[1]] ??= sentence(what);
   const wait = answer.headers.get("Retry-After");
   const detail = body.detail ?? `The service answered ${answer.status}.`;
-  throw Object.assign(new Error(wait ? `${detail} (in ${wait} s)` : detail), { fields });
+  throw Object.assign(new Error(`${sentence(detail)}${wait ? ` Try again in ${wait} s.` : ""}`), { fields });
+}
+
+const sentence = (text) => text[0].toUpperCase() + text.slice(1).replace(/[^.]$/, "$&.");
+
+/** What the browser finds wrong with a field, in few words; "" when nothing is. */
+function fault(field) {
+  const { valid, valueMissing, badInput, stepMismatch } = field.validity;
+  if (valid) return "";
+  if (valueMissing) return "Fill this in.";
+  if (badInput) return "A number, please.";
+  if (stepMismatch) return "At most two decimals.";
+  return field.min ? `From ${field.min} to ${field.max}.` : field.validationMessage;
 }
 
 function card(pancake) {
@@ -95,9 +107,7 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   $("form-alert").hidden = true;
   $("said").textContent = "";
-  const wrong = {};
-  for (const name of FIELDS) if (!$(name).checkValidity()) wrong[name] = $(name).validationMessage;
-  if (refuse(wrong)) return;
+  if (refuse(Object.fromEntries(FIELDS.map((name) => [name, fault($(name))])))) return;
   send.disabled = true;
   try {
     const headers = { "Content-Type": "application/json" };
@@ -124,7 +134,7 @@ form.addEventListener("submit", async (event) => {
 // What was refused is looked at again as soon as it changes.
 form.addEventListener("input", (event) => {
   const { id } = event.target;
-  if (event.target.hasAttribute("aria-invalid") && event.target.checkValidity()) complain(id, "");
+  if (event.target.hasAttribute("aria-invalid")) complain(id, fault(event.target));
 });
 $("taste_notes").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();

@@ -279,8 +279,8 @@ def test_the_database_goes_and_comes_back(make: Make, postgres: Postgres):
         ):
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) >= 1
-            assert "Traceback" not in answer.text
-            assert "PostgreSQL 127.0.0.1" in answer.json()["detail"]
+            assert answer.json()["detail"].startswith("the database")
+            assert "127.0.0.1" not in answer.text
         assert client.get("/health").status_code == 200
         assert client.get("/metrics").status_code == 200
     finally:
