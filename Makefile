@@ -28,8 +28,8 @@ demo: $(READY) ## Set up, start, generate data, run two nights, print their ledg
 setup: $(READY) ## Fetch the servers and build the environment, once
 	@$(STACK) setup
 
-start up: $(READY) ## Start every server and Airflow (also: up)
-	@$(STACK) start
+start up: $(READY) ## Start all of it (also: up), or parts: make start GROUPS=events,watch
+	@$(STACK) start --groups "$(GROUPS)"
 
 stop down: $(READY) ## Stop all of it (also: down)
 	@$(STACK) stop

@@ -88,6 +88,20 @@ class Settings(BaseSettings):
     clickhouse_user: str
     clickhouse_password: str
 
+    kafka_host: str
+    kafka_port: int
+    kafka_controller_port: int
+    kafka_topic: str
+    ingest_host: str
+    ingest_port: int
+    ingest_relay_port: int
+    ingest_db: str
+    ingest_user: str
+    ingest_password: str
+    consumer_port: int
+    events_bucket: str
+    events_clickhouse_db: str
+
     spark_master: str
 
     airflow_host: str
@@ -150,6 +164,16 @@ class Settings(BaseSettings):
     def pipeline_info_url(self) -> str:
         """The pipeline-info service."""
         return f"http://{self.pipeline_info_host}:{self.pipeline_info_port}"
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """Address of the Kafka broker."""
+        return f"{self.kafka_host}:{self.kafka_port}"
+
+    @property
+    def ingest_url(self) -> str:
+        """The service that takes events in."""
+        return f"http://{self.ingest_host}:{self.ingest_port}"
 
     @property
     def data_docs_url(self) -> str:

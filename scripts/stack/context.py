@@ -103,6 +103,11 @@ class Stack:
         return self.cache / f"spark-jars-{digest_of(self.root / 'scripts/stack/maven/pom.xml')}"
 
     @cached_property
+    def kafka_jars(self) -> Path:
+        """Folder of the Kafka broker's jars."""
+        return self.cache / f"kafka-{digest_of(self.root / 'scripts/stack/maven/kafka.xml')}"
+
+    @cached_property
     def dbml(self) -> Path:
         """Folder of @dbml/cli and what it depends on."""
         return self.cache / f"dbml-{digest_of(self.root / 'scripts/dbml/package-lock.json')}"

@@ -46,6 +46,7 @@ class Fetcher:
             Artifact(f"MariaDB {MARIADB_VERSION}", stack.mariadb, self.mariadb),
             Artifact(f"PostgreSQL {POSTGRES_VERSION}", stack.postgres, self.postgres),
             Artifact("Spark's jars", stack.spark_jars, self.spark_jars),
+            Artifact("Kafka", stack.kafka_jars, self.kafka_jars),
         ]
 
     def mariadb(self, into: Path) -> None:
@@ -87,6 +88,11 @@ class Fetcher:
         """S3A and PostgreSQL's driver."""
         pom = self.stack.root / "scripts/stack/maven/pom.xml"
         self._maven("spark-jars", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}")
+
+    def kafka_jars(self, into: Path) -> None:
+        """The broker."""
+        pom = self.stack.root / "scripts/stack/maven/kafka.xml"
+        self._maven("kafka", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}")
 
     def dbml(self, into: Path) -> None:
         """@dbml/cli as its lock has it; no install script of a dependency is run."""

@@ -4,38 +4,15 @@ import os
 import pwd
 import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.stack import readiness
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, write_private
+from scripts.stack.events import event_services
+from scripts.stack.service import HOST, Service, make_data, run_logged
 
-HOST = "127.0.0.1"
 UNPRIVILEGED = ("postgres", "nobody")
-
-
-@dataclass(frozen=True)
-class Service:
-    """One supervised program."""
-
-    name: str
-    command: str
-    ports: dict[str, int] = field(default_factory=dict)
-    """Ports it listens on, by the setting that names each."""
-    ready: Callable[[], None] = lambda: None
-    """Raises until the service answers."""
-    prepare: Callable[[], None] = lambda: None
-    """Makes its data folder, if there is none."""
-    after: tuple[str, ...] = ()
-    """Services, or steps of provisioning, that must be there first."""
-    url: str = ""
-    stop_signal: str = "TERM"
-    stop_seconds: int = 20
-    stop_group: bool = False
-    start_seconds: int = 60
 
 
 def services(stack: Stack) -> list[Service]:
@@ -117,7 +94,7 @@ def services(stack: Stack) -> list[Service]:
         part("dag-processor", "dag-processor"),
         part("triggerer", "triggerer --skip-serve-logs"),
     ]
-    return found
+    return [*found, *event_services(stack)]
 
 
 # -- MariaDB --------------------------------------------------------------------------------------
@@ -304,39 +281,3 @@ def postgres(stack: Stack) -> Service:
         url=f"{HOST}:{s.postgres_port}",
         stop_signal="INT",  # fast: ends sessions instead of waiting for them
     )
-
-
-# -- making data folders --------------------------------------------------------------------------
-
-
-def make_data(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a data folder beside its place and move it there whole."""
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True, mode=0o700)
-    fill(fresh)
-    fresh.rename(folder)
-
-
-def run_logged(stack: Stack, name: str, command: list[str]) -> None:
-    """Run a command to its end, its words in a log.
-
-    Raises:
-        StackError: it failed; the message has its last line and where the rest is.
-    """
-    log = stack.logs / f"{name}.log"
-    with log.open("w") as sink:
-        done = subprocess.run(
-            command,
-            cwd=stack.root,
-            env=os.environ | stack.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise StackError(
-            f"{name}: failed: {said[-1][:200] if said else 'without a word'} (all of it in {log})"
-        )
