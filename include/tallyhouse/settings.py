@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     pancake_db: str
     pancake_user: str
     pancake_password: str
+    pancake_host: str
+    pancake_port: int
     airflow_db: str
     airflow_db_user: str
     airflow_db_password: str
@@ -111,6 +113,12 @@ class Settings(BaseSettings):
     pipeline_info_port: int
     data_docs_host: str
     data_docs_port: int
+    superset_host: str
+    superset_port: int
+    superset_db: str
+    superset_db_user: str
+    superset_db_password: str
+    superset_admin_user: str
 
     port_offset: int = 0
 
@@ -176,9 +184,19 @@ class Settings(BaseSettings):
         return f"http://{self.ingest_host}:{self.ingest_port}"
 
     @property
+    def pancake_url(self) -> str:
+        """The pancake application."""
+        return f"http://{self.pancake_host}:{self.pancake_port}"
+
+    @property
     def data_docs_url(self) -> str:
         """Great Expectations' Data Docs."""
         return f"http://{self.data_docs_host}:{self.data_docs_port}"
+
+    @property
+    def superset_url(self) -> str:
+        """Superset's web UI and API."""
+        return f"http://{self.superset_host}:{self.superset_port}"
 
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, for child processes and ``${KEY}`` templates."""

@@ -68,6 +68,7 @@ def print_links(stack: Stack) -> None:
     console.print(f"  Airflow        {s.airflow_url}   user {s.airflow_admin_user}, {password}")
     console.print(f"  pipeline-info  {s.pipeline_info_url}/docs")
     console.print(f"  ingest         {s.ingest_url}/docs")
+    console.print(f"  pancakes       {s.pancake_url}")
     console.print(f"  Data Docs      {s.data_docs_url}")
     console.print(f"  MinIO          http://{s.minio_host}:{s.minio_console_port}   user {s.minio_root_user}")
 

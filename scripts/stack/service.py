@@ -48,8 +48,16 @@ def make_data(folder: Path, fill: Callable[[Path], None]) -> None:
     fresh.rename(folder)
 
 
-def run_logged(stack: Stack, name: str, command: list[str]) -> None:
+def run_logged(
+    stack: Stack, name: str, command: list[str], environment: dict[str, str] | None = None
+) -> None:
     """Run a command to its end, its words in a log.
+
+    Args:
+        stack: whose environment and logs.
+        name: of the log.
+        command: what to run.
+        environment: what it runs with beside the stack's.
 
     Raises:
         StackError: it failed; the message has its last line and where the rest is.
@@ -59,7 +67,7 @@ def run_logged(stack: Stack, name: str, command: list[str]) -> None:
         done = subprocess.run(
             command,
             cwd=stack.root,
-            env=os.environ | stack.environment,
+            env=os.environ | stack.environment | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

@@ -94,7 +94,35 @@ def services(stack: Stack) -> list[Service]:
         part("dag-processor", "dag-processor"),
         part("triggerer", "triggerer --skip-serve-logs"),
     ]
-    return [*found, *event_services(stack)]
+    return [*found, *event_services(stack), pancake(stack)]
+
+
+# -- the pancake shop -----------------------------------------------------------------------------
+
+
+def pancake(stack: Stack) -> Service:
+    """The pancake application, told of its database by the names that its document has."""
+    s = stack.settings
+    environment = {
+        "DB_HOST": s.postgres_host,
+        "DB_PORT": str(s.postgres_port),
+        "DB_NAME": s.pancake_db,
+        "DB_USER": s.pancake_user,
+        "DB_PASSWORD": s.pancake_password,
+    }
+    migrate = [sys.executable, "-m", "services.pancake.migrate"]
+    return Service(
+        "pancake",
+        f"{shlex.quote(sys.executable)} -m uvicorn services.pancake.app:app --host {s.pancake_host} "
+        f"--port {s.pancake_port} --no-access-log",
+        {"PANCAKE_PORT": s.pancake_port},
+        ready=lambda: readiness.http(f"{s.pancake_url}/ready"),
+        prepare=lambda: run_logged(stack, "pancake-migrations", migrate, environment),
+        environment=environment,
+        after=("databases",),
+        url=s.pancake_url,
+        group="apps",
+    )
 
 
 # -- MariaDB --------------------------------------------------------------------------------------
