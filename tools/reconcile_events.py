@@ -158,9 +158,10 @@ def clickhouse(settings: ConsumerSettings) -> Held:
     return Held("clickhouse", ids, int(digest), f"{rows} rows seen, {stored} rows stored")
 
 
-def reconcile(*, with_kafka: bool = True) -> tuple[list[Held], bool]:
+def reconcile(
+    settings: Settings, consumer: ConsumerSettings, *, with_kafka: bool = True
+) -> tuple[list[Held], bool]:
     """What every store holds, and whether it is the same everywhere."""
-    settings, consumer = Settings(), ConsumerSettings()
     accepted, bulks = postgres(settings)
     held = [accepted, minio(settings, bulks), clickhouse(consumer)]
     if with_kafka:
@@ -180,7 +181,7 @@ def main() -> int:
     options = parser.parse_args()
     if "POSTGRES_DB" not in os.environ:
         os.environ.update(event_environment(Stack()))
-    held, same = reconcile(with_kafka=not options.no_kafka)
+    held, same = reconcile(Settings(), ConsumerSettings(), with_kafka=not options.no_kafka)
     for store in held:
         sys.stdout.write(
             f"{store.store:<11}{store.events:>12,} events  digest {store.digest:<28} {store.note}\n"

@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -37,6 +38,8 @@ from scripts.stack.cli import memory
 from scripts.stack.context import Stack
 from scripts.stack.events import event_environment
 from scripts.stack.supervise import Supervisor
+from services.consumer.settings import Settings as ConsumerSettings
+from services.ingest.settings import Settings
 from tools.reconcile_events import reconcile
 
 SERVICES = ("ingest", "ingest-relay", "consumer", "kafka", "minio", "postgres", "clickhouse")
@@ -103,8 +106,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
@@ -391,7 +393,7 @@ async def everything(options: argparse.Namespace) -> bool:
             limit=1000,
         )
     say("the stores, over all events they ever had")
-    held, same = await asyncio.to_thread(reconcile)
+    held, same = await asyncio.to_thread(reconcile, Settings(), ConsumerSettings())
     for store in held:
         say(f"  {store.store:<11}{store.events:>12,} events  digest {store.digest:<28} {store.note}")
     say("kept" if kept and same else "NOT kept")

@@ -165,12 +165,11 @@ class Worker:
         """Put a message that is no event into the dead-letter topic."""
         where = f"{message.topic()}/{message.partition()}/{message.offset()}"
         log.error("%s: is no event, and goes to %s: %s", where, self._settings.dead, reason)
-        headers = list(dict(message.headers() or {}).items())
         self._producer.produce(
             self._settings.dead,
             message.value(),
             message.key(),
-            headers=[*headers, ("reason", reason[:1000]), ("from", where)],
+            headers={"reason": reason[:1000], "from": where},
         )
 
     def _patiently(self, what: str, work: object) -> None:
