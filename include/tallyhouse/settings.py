@@ -120,6 +120,11 @@ class Settings(BaseSettings):
     superset_db_password: str
     superset_admin_user: str
 
+    night_metrics_host: str
+    night_metrics_port: int
+    prometheus_host: str
+    prometheus_port: int
+
     port_offset: int = 0
 
     tallyhouse_local: Path = Path(".local")
@@ -197,6 +202,11 @@ class Settings(BaseSettings):
     def superset_url(self) -> str:
         """Superset's web UI and API."""
         return f"http://{self.superset_host}:{self.superset_port}"
+
+    @property
+    def prometheus_url(self) -> str:
+        """Prometheus."""
+        return f"http://{self.prometheus_host}:{self.prometheus_port}"
 
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, for child processes and ``${KEY}`` templates."""

@@ -11,6 +11,7 @@ from scripts.stack import readiness
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, write_private
 from scripts.stack.events import event_services
 from scripts.stack.service import HOST, Service, make_data, run_logged
+from scripts.stack.watch import watchers
 
 UNPRIVILEGED = ("postgres", "nobody")
 
@@ -43,6 +44,8 @@ def services(stack: Stack) -> list[Service]:
             {"MINIO_PORT": s.minio_port, "MINIO_CONSOLE_PORT": s.minio_console_port},
             ready=lambda: readiness.http(f"{s.minio_url}/minio/health/ready"),
             prepare=make_minio,
+            # Its metrics to whoever reaches it, which is this machine.
+            environment={"MINIO_PROMETHEUS_AUTH_TYPE": "public"},
             url=f"http://{s.minio_host}:{s.minio_console_port}",
         ),
         Service(
@@ -94,7 +97,7 @@ def services(stack: Stack) -> list[Service]:
         part("dag-processor", "dag-processor"),
         part("triggerer", "triggerer --skip-serve-logs"),
     ]
-    return [*found, *event_services(stack), pancake(stack)]
+    return [*found, *event_services(stack), pancake(stack), *watchers(stack)]
 
 
 # -- the pancake shop -----------------------------------------------------------------------------
