@@ -128,7 +128,8 @@ def kafka(stack: Stack) -> Service:
     def format_storage(fresh: Path) -> None:
         aside = properties.with_suffix(".format")
         aside.write_text(properties.read_text().replace(str(data), str(fresh)))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # One that begins with a minus would be taken for an option.
+        cluster = base64.b64encode(uuid.uuid4().bytes, b"AB").decode().rstrip("=")
         command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(aside)]
         run_logged(stack, "kafka-format", command)
         aside.unlink()
