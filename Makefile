@@ -24,7 +24,7 @@ demo: $(READY) ## Set up, start, generate data, run two nights, print their ledg
 
 ##@ The stack
 
-.PHONY: setup start up stop down status logs shell airflow clean
+.PHONY: setup start up stop down status logs shell airflow superset clean
 setup: $(READY) ## Fetch the servers and build the environment, once
 	@$(STACK) setup
 
@@ -45,6 +45,9 @@ shell: $(READY) ## A shell with the stack's environment (airflow, spark-submit, 
 
 airflow: $(READY) ## Airflow's command line: make airflow ARGS="dags list"
 	@scripts/airflow $(ARGS)
+
+superset: $(READY) ## Superset with the dashboards over the running stack, until Ctrl-C
+	@$(STACK) superset
 
 clean: $(READY) ## Remove all data, logs and generated configuration of a stopped stack
 	@$(STACK) clean

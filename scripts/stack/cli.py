@@ -17,6 +17,7 @@ from rich.table import Table
 
 from scripts.stack import fetch, lifecycle, readiness
 from scripts.stack import provision as provisioning
+from scripts.stack import superset as superset_server
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
 from scripts.stack.night import AirflowApi
@@ -197,7 +198,29 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (demo, test, setup, provision, start, stop, status, logs, env, shell, airflow, sql, clean)
+def superset(stack: Stack, _: argparse.Namespace) -> int:
+    """Superset with the dashboards over the running stack, until it is interrupted."""
+    superset_server.prepare(stack)
+    superset_server.serve(stack)
+    return 0
+
+
+COMMANDS = (
+    demo,
+    test,
+    setup,
+    provision,
+    start,
+    stop,
+    status,
+    logs,
+    env,
+    shell,
+    airflow,
+    sql,
+    superset,
+    clean,
+)
 
 
 def main() -> None:
