@@ -346,6 +346,20 @@ def _basic_password(header: str) -> str | None:
     return password if colon else None
 
 
+def name_credentials(document: dict[str, Any], settings: ServiceSettings) -> None:
+    """Leave in an OpenAPI document only the kinds of credentials that this installation takes."""
+    taken = {"APIKeyHeader": settings.api_keys_file, "HTTPBearer": settings.jwt_issuer}
+    schemes = document["components"].get("securitySchemes", {})
+    for name in [name for name in schemes if not taken.get(name)]:
+        del schemes[name]
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "security" in operation:
+                operation["security"] = [
+                    item for item in operation["security"] if all(name in schemes for name in item)
+                ]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print a new key and its entry."""
     parser = argparse.ArgumentParser(prog="python -m services.common.security", description=__doc__)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import Counter
 
-from services.common import problems
+from services.common import problems, security
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
 from services.common.security import Gate
@@ -72,7 +73,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing, quiet={"/ingest", "/metrics"})
     app.include_router(api.routes(Desk(outbox, watch, schemas, settings, taken), gate))
     app.include_router(api.service_routes(watch, settings, metrics, gate))
+    describe(app, settings)
     return app
+
+
+def describe(app: FastAPI, settings: Settings) -> None:
+    """Let the OpenAPI document name the credentials that are taken."""
+    generate = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = generate()
+            security.name_credentials(made, settings)
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    # FastAPI's own way to change its document.
+    app.openapi = document  # type: ignore[method-assign]
 
 
 app = create_app()

@@ -108,6 +108,10 @@ class Outbox:
 
     async def run(self) -> None:
         """Commit batches until cancelled."""
+        try:
+            await self._connected()  # makes the schema; if the database is away, the first commit does
+        except (psycopg.Error, OSError) as error:
+            log.warning("PostgreSQL does not answer yet: %s", str(error).splitlines()[0])
         while True:
             await self._arrived.wait()
             if self._linger:

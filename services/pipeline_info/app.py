@@ -146,26 +146,12 @@ def _describe(app: FastAPI, settings: Settings) -> None:
             ):
                 if allowed:
                     schemas["PipelineInfo"]["properties"][field]["anyOf"][0]["enum"] = list(allowed)
-            _name_credentials(made, settings)
+            security.name_credentials(made, settings)
             app.openapi_schema = made
         return app.openapi_schema
 
     # FastAPI's own way to change its document.
     app.openapi = document  # type: ignore[method-assign]
-
-
-def _name_credentials(document: dict[str, Any], settings: Settings) -> None:
-    """Leave in the document only the kinds of credentials that this installation takes."""
-    taken = {"APIKeyHeader": settings.api_keys_file, "HTTPBearer": settings.jwt_issuer}
-    schemes = document["components"].get("securitySchemes", {})
-    for name in [name for name in schemes if not taken.get(name)]:
-        del schemes[name]
-    for path in document["paths"].values():
-        for operation in path.values():
-            if "security" in operation:
-                operation["security"] = [
-                    item for item in operation["security"] if all(name in schemes for name in item)
-                ]
 
 
 app = create_app()
