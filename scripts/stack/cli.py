@@ -20,6 +20,7 @@ from scripts.stack import provision as provisioning
 from scripts.stack import superset as superset_server
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
+from scripts.stack.demo import nights
 from scripts.stack.night import AirflowApi
 from scripts.stack.service import GROUPS
 from scripts.stack.services import services
@@ -175,6 +176,11 @@ def demo(stack: Stack, _: argparse.Namespace) -> int:
     return run_demo(stack)
 
 
+def night(stack: Stack, args: argparse.Namespace) -> int:
+    """Run DAGs on the running stack, task by task, and print their ledgers."""
+    return nights(stack, args.dags)
+
+
 def test(_: Stack, args: argparse.Namespace) -> int:
     """Run all tests on a fresh stack of their own."""
     return run_tests(test_stack(), args.arguments)
@@ -198,15 +204,18 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-def superset(stack: Stack, _: argparse.Namespace) -> int:
-    """Superset with the dashboards over the running stack, until it is interrupted."""
+def superset(stack: Stack, args: argparse.Namespace) -> int:
+    """Superset over the running stack, until it is interrupted; `check` opens every dashboard instead."""
     superset_server.prepare(stack)
+    if args.arguments[:1] == ["check"]:
+        return superset_server.check(stack, args.arguments[1:])
     superset_server.serve(stack)
     return 0
 
 
 COMMANDS = (
     demo,
+    night,
     test,
     setup,
     provision,
@@ -237,7 +246,9 @@ def main() -> None:
             sub.add_argument("service", nargs="?")
         if command is setup:
             sub.add_argument("--quiet", action="store_true", help="say nothing when nothing was missing")
-        if command is airflow:
+        if command is night:
+            sub.add_argument("dags", nargs="+", metavar="dag")
+        if command in (airflow, superset):
             sub.add_argument("arguments", nargs=argparse.REMAINDER)
         if command is sql:
             sub.add_argument("query")
