@@ -71,7 +71,8 @@ class Worker:
             "consumer_failures", "Tries that failed, by what did.", ["what"], registry=self.registry
         )
         self._producer = Producer(
-            client_settings(settings.kafka_bootstrap) | {"enable.idempotence": True, "linger.ms": 5}
+            client_settings(settings.kafka_bootstrap) | {"enable.idempotence": True, "linger.ms": 5},
+            logger=log,
         )
         self._consumer = Consumer(
             client_settings(settings.kafka_bootstrap)
@@ -86,7 +87,8 @@ class Worker:
                 "fetch.wait.max.ms": 100,
                 # Bounds what waits in memory, whatever the backlog.
                 "queued.max.messages.kbytes": 32 * 1024,
-            }
+            },
+            logger=log,
         )
 
     def stop(self, *_: int | FrameType | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import orjson
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from services.common.kafka import client_settings
 from services.consumer.settings import Settings
@@ -49,12 +49,14 @@ class DeadLetters:
             return
         self._consumer.assign([TopicPartition(self._settings.dead, 0, start)])
         while True:
-            for message in self._consumer.consume(100, 10):
-                if (error := message.error()) is not None:
-                    raise KafkaException(error)
-                yield message
-                if (message.offset() or 0) + 1 >= high:
-                    return
+            message = self._consumer.poll(10)
+            if message is None:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            if (error := message.error()) is not None:
+                raise KafkaException(error)
+            yield message
+            if (message.offset() or 0) + 1 >= high:
+                return
 
     def retry(self) -> int:
         """Put all letters back into the topic that they came from.

@@ -90,7 +90,8 @@ class KafkaCarrier:
                     "linger.ms": 5,
                     "message.timeout.ms": 10_000,
                     "queue.buffering.max.kbytes": 64 * 1024,
-                }
+                },
+                logger=log,
             )
         producer, self._failed = self._producer, None
         for row in rows:
