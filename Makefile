@@ -78,7 +78,7 @@ ingest: $(NATIVE) ## Send an event through the running platform and follow it
 	@$(if $(COMPOSE),,eval "$$($(STACK) env)";) python3 tools/ingest_test.py
 
 run-etl: $(NATIVE) ## Run the events' night: raw JSON to curated Parquet, and its ledger
-	@$(if $(COMPOSE),docker compose exec airflow-scheduler /opt/tallyhouse/infrastructure/docker/entrypoint.sh \
+	@$(if $(COMPOSE),docker compose exec -T airflow-scheduler /opt/tallyhouse/infrastructure/docker/entrypoint.sh \
 	  airflow dags test events_curated,$(STACK) night events_curated)
 
 ledger: $(READY) ## The ledger of each subject's last night: make ledger ARGS="--last 2"
