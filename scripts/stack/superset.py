@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ from psycopg import sql
 
 from scripts.stack import readiness
 from scripts.stack.context import Stack, StackError, console, digest_of
-from scripts.stack.fetch import Artifact, Fetcher, make
+from scripts.stack.fetch import Artifact, Fetcher, ensure_chromium, make
+from scripts.stack.provision import patiently
 from scripts.stack.service import run_logged
 
 
@@ -115,15 +117,68 @@ def prepare(stack: Stack) -> None:
     console.print(f"  [green]✓[/] dashboards imported [dim]{time.monotonic() - began:.0f} s[/]")
 
 
+def server(stack: Stack) -> list[str]:
+    """The command of Superset's server."""
+    s = stack.settings
+    return [
+        *(str(home(stack) / "bin/python"), "-m", "gunicorn", "superset.app:create_app()"),
+        *("--bind", f"{s.superset_host}:{s.superset_port}", "--workers", "1"),
+        *("--worker-class", "gthread", "--threads", "8", "--timeout", "120", "--log-level", "warning"),
+    ]
+
+
 def serve(stack: Stack) -> None:
     """Become Superset's server, until it is interrupted."""
     s = stack.settings
     console.print(f"  Superset       {s.superset_url}   user {s.superset_admin_user},", end=" ")
     console.print(f"password {stack.secrets['SUPERSET_ADMIN_PASSWORD']}   (Ctrl-C ends it)")
-    command = [
-        *(str(home(stack) / "bin/python"), "-m", "gunicorn", "superset.app:create_app()"),
-        *("--bind", f"{s.superset_host}:{s.superset_port}", "--workers", "1"),
-        *("--worker-class", "gthread", "--threads", "8", "--timeout", "120", "--log-level", "warning"),
-    ]
+    command = server(stack)
     os.chdir(stack.root)
     os.execve(command[0], command, os.environ | stack.environment | environment(stack))  # noqa: S606
+
+
+def check(stack: Stack, arguments: list[str]) -> int:
+    """Open every dashboard in a browser and see that each of its charts gets rows.
+
+    Args:
+        stack: it runs, and has data.
+        arguments: for pytest.
+
+    Returns:
+        What pytest returned.
+    """
+    s = stack.settings
+    chromium = ensure_chromium(stack)
+    log = stack.logs / "superset.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            server(stack),
+            cwd=stack.root,
+            env=os.environ | stack.environment | environment(stack),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+
+            def still() -> None:
+                if process.poll() is not None:
+                    raise StackError(f"superset: ended instead of starting (its log: {log})")
+
+            patiently(lambda: readiness.http(f"{s.superset_url}/health"), 180, still)
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "tests/dashboards", *arguments],
+                cwd=stack.root,
+                env=os.environ
+                | stack.environment
+                | {
+                    "SUPERSET_CHECK": s.superset_url,
+                    "SUPERSET_ADMIN_PASSWORD": stack.secrets["SUPERSET_ADMIN_PASSWORD"],
+                    "TALLYHOUSE_CHROMIUM": chromium,
+                },
+                check=False,
+            )
+        finally:
+            process.terminate()
+            process.wait(30)
+    return done.returncode

@@ -33,12 +33,18 @@ def main() -> int:
     app = create_app()
     with app.app_context():
         # What there is only inside the application.
+        from superset import appbuilder  # noqa: PLC0415
         from superset import security_manager as manager  # noqa: PLC0415
+        from superset.commands.exceptions import (  # noqa: PLC0415
+            CommandInvalidError,
+            ImportFailedError,
+        )
         from superset.commands.importers.v1.assets import ImportAssetsCommand  # noqa: PLC0415
         from superset.utils.core import override_user  # noqa: PLC0415
 
         if sys.argv[1] == "upgrade":
             upgrade(directory=str(Path(superset.__file__).with_name("migrations")))
+            appbuilder.add_permissions(update_perms=True)
             manager.sync_role_definitions()
         login, password = os.environ["SUPERSET_ADMIN_USER"], os.environ["SUPERSET_ADMIN_PASSWORD"]
         user = manager.find_user(login)
@@ -47,13 +53,19 @@ def main() -> int:
             user = manager.add_user(login, "Tallyhouse", ROLE, f"{login}@localhost", role, password)
         else:
             manager.reset_password(user.id, password)
-        assets = contents(Path(os.environ["SUPERSET_ASSETS"]))
+        assets_folder = Path(os.environ["SUPERSET_ASSETS"])
+        assets = contents(assets_folder)
         passwords = {
             "databases/warehouse.yaml": os.environ["DWH_READER_PASSWORD"],
             "databases/clickhouse.yaml": os.environ["CLICKHOUSE_PASSWORD"],
         }
-        with override_user(user):
-            ImportAssetsCommand(assets, passwords=passwords).run()
+        try:
+            with override_user(user):
+                ImportAssetsCommand(assets, passwords=passwords).run()
+        except CommandInvalidError as error:
+            raise SystemExit(f"{assets_folder}: {error.normalized_messages()}") from error
+        except ImportFailedError as error:
+            raise SystemExit(f"{assets_folder}: {error.__cause__ or error!r}") from error
     return 0
 
 
