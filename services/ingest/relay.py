@@ -211,6 +211,8 @@ class Relay:
                 await prepare()
                 await self._carry(name, deliver)
             except Exception as error:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from error  # a query that was told to stop says so itself
                 cause: BaseException = error
                 while isinstance(cause, BaseExceptionGroup):
                     cause = cause.exceptions[0]
