@@ -31,7 +31,19 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def names_in(expression: str) -> set[str]:
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\"[^\"]*\"|(by|on) \([^)]*\)", " ", expression)
     words = set(re.findall(r"[a-z_]{2,}(?!\w*\()", bare))
-    functions = {"or", "sum", "rate", "increase", "min", "max", "time", "and", "by", "on", "histogram_quantile"}
+    functions = {
+        "or",
+        "sum",
+        "rate",
+        "increase",
+        "min",
+        "max",
+        "time",
+        "and",
+        "by",
+        "on",
+        "histogram_quantile",
+    }
     return {word for word in words if word not in functions}
 
 
