@@ -162,7 +162,7 @@ class Generator:
         self._left = self._requests
         self._done = asyncio.Event()
 
-    async def run(self, connections: int = 64) -> None:
+    async def run(self, connections: int = 256) -> None:
         """Send everything, and return when all of it is acknowledged."""
         for _ in range(connections):
             await self._connect()

@@ -40,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         linger=settings.linger_ms / 1000,
         patience=settings.commit_seconds,
         most_waiting=settings.max_waiting_events,
+        registry=metrics.registry,
     )
     watch = Watch(settings, metrics.registry)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
+from prometheus_client import CollectorRegistry, Histogram
 
 from services.common.resilience import UnavailableError
 from services.ingest.events import Event
@@ -75,14 +76,23 @@ class Outbox:
         linger: Seconds that the first request of a commit waits for others.
         patience: Seconds for which a commit is tried again when the database does not answer.
         most_waiting: Events in memory above which more are refused.
+        registry: Where the metrics go.
     """
 
-    def __init__(self, dsn: str, *, linger: float, patience: float, most_waiting: int) -> None:
+    def __init__(
+        self, dsn: str, *, linger: float, patience: float, most_waiting: int, registry: CollectorRegistry
+    ) -> None:
         self._dsn, self._linger, self._patience, self._most = dsn, linger, patience, most_waiting
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._connection: psycopg.AsyncConnection | None = None
         self.waiting = 0
+        self._seconds = Histogram(
+            "ingest_commit_seconds",
+            "Time to commit a batch of events.",
+            registry=registry,
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+        )
 
     async def add(self, events: Sequence[Event]) -> dict[UUID, Known]:
         """Take events in for good.
@@ -118,7 +128,8 @@ class Outbox:
                 await asyncio.sleep(self._linger)
             batch = self._take()
             try:
-                known = await self._commit(batch)
+                with self._seconds.time():
+                    known = await self._commit(batch)
             except asyncio.CancelledError:
                 self._refuse(batch, "the service is stopping")
                 raise

@@ -74,7 +74,7 @@ class Settings(ServiceSettings):
     relay_port: int = 8005
     relay_batch: Annotated[int, Field(ge=1)] = 1000
     relay_batch_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
-    relay_puts: Annotated[int, Field(ge=1)] = 32
+    relay_puts: Annotated[int, Field(ge=1)] = 16
     relay_idle_ms: Annotated[float, Field(gt=0)] = 50
     rate_per_second: Annotated[float, Field(ge=0)] = 0
 
