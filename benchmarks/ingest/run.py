@@ -2,10 +2,12 @@
 
     make start GROUPS=events
     python -m benchmarks.ingest.run --seconds 600       # 1,000 events a second, then 10,000 a second in bulk
+    python -m benchmarks.ingest.run --seconds 600 --rate 300 --bulk-seconds 0 --kill-every 20
 
 Promised: 1,000 events of 1 KB a second for ten minutes, each by a request of its own, p95 under 50 ms; 10,000
 a second in bulk; from the request to ClickHouse under 2 s at p95; memory flat; every acknowledged event there
-once, by count and by digest, in each store.
+once, by count and by digest, in each store. The second command kills the services and their servers in turn
+(`kill -9`; the stack's supervisor starts them again) and asks for that last promise alone.
 
 Requests leave on a fixed schedule whatever the answers do, and a latency counts from the moment at which its
 request was due, so that a slow answer is not hidden by the requests that it kept back. A request that fails
@@ -21,11 +23,13 @@ import hashlib
 import os
 import resource
 import secrets
+import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -300,9 +304,12 @@ def latencies(load: Load, seconds: float) -> float:
 
 
 def depth(url: str) -> dict[str, int]:
-    """Events in the outbox by destination."""
-    with urlopen(f"{url}/metrics") as answer:  # noqa: S310 - our own address
-        lines = answer.read().decode().splitlines()
+    """Events in the outbox by destination; nothing while the service does not answer."""
+    try:
+        with urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 - our own address
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return {}
     return {
         line.split('"')[1]: int(float(line.rsplit(" ", 1)[1]))
         for line in lines
@@ -324,7 +331,22 @@ async def drained(url: str, patience: float) -> dict[str, float]:
     return took
 
 
-async def one(stack: Stack, name: str, *, rate: float, seconds: float, bulk: int, limit: float) -> bool:
+async def kill_in_turn(stack: Stack, every: float) -> None:
+    """Kill a service or a server every so many seconds, until cancelled."""
+    for turn in count():
+        await asyncio.sleep(every)
+        name = SERVICES[turn % len(SERVICES)]
+        state = Supervisor(stack).states().get(name, {})
+        if state.get("statename") != "RUNNING":
+            say(f"  {name} is {state.get('statename', 'not there')}")
+            continue
+        say(f"  kill -9 {name}")
+        os.kill(state["pid"], signal.SIGKILL)
+
+
+async def one(
+    stack: Stack, name: str, *, rate: float, seconds: float, bulk: int, limit: float, kill_every: float = 0
+) -> bool:
     """Put one load on the service and judge it."""
     url, env = stack.settings.ingest_url, event_environment(stack)
     load = Load(f"bench-{secrets.token_hex(4)}", 1000)
@@ -340,15 +362,18 @@ async def one(stack: Stack, name: str, *, rate: float, seconds: float, bulk: int
                 deepest[place] = max(deepest.get(place, 0), waiting)
             await asyncio.sleep(5)
 
-    depths = asyncio.create_task(watch_depth())
+    around = [watching, asyncio.create_task(watch_depth())]
+    if kill_every:
+        around.append(asyncio.create_task(kill_in_turn(stack, kill_every)))
     began = time.monotonic()
     await Generator(url, load, rate=rate, seconds=seconds, bulk=bulk).run()
     took = time.monotonic() - began
-    watching.cancel()
-    depths.cancel()
+    for task in around:
+        task.cancel()
     after = resource.getrusage(resource.RUSAGE_SELF)
     p95 = latencies(load, took)
-    usage.report()
+    if not kill_every:
+        usage.report()
     mine = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     say(f"  {'this load':<14} {mine / took:>5.2f}")
     say(f"  outbox at its deepest: {deepest}")
@@ -371,6 +396,8 @@ async def one(stack: Stack, name: str, *, rate: float, seconds: float, bulk: int
     same = "the same" if digest == load.digest else "ANOTHER"
     say(f"  ClickHouse: {rows:,} rows, {ids:,} ids, digest {same}")
     say("  from request to ClickHouse: p50 {:.2f}, p95 {:.2f}, p99 {:.2f}, most {:.2f} s".format(*fresh))
+    if kill_every:
+        return whole
     return whole and p95 < limit and load.acknowledged / took >= rate * 0.98 and (fresh[1] < 2 or bulk > 1)
 
 
@@ -381,7 +408,13 @@ async def everything(options: argparse.Namespace) -> bool:
     kept = True
     if options.seconds:
         kept &= await one(
-            stack, "single events", rate=options.rate, seconds=options.seconds, bulk=1, limit=50
+            stack,
+            "single events",
+            rate=options.rate,
+            seconds=options.seconds,
+            bulk=1,
+            limit=50,
+            kill_every=options.kill_every,
         )
     if options.bulk_seconds:
         kept &= await one(
@@ -412,6 +445,9 @@ def main() -> int:
     parser.add_argument("--bulk-seconds", type=float, default=60, help="of bulks; 0 for none")
     parser.add_argument("--bulk-rate", type=float, default=10_000)
     parser.add_argument("--bulk", type=int, default=500, help="events of a bulk")
+    parser.add_argument(
+        "--kill-every", type=float, default=0, help="kill one of the services and servers so often, in turn"
+    )
     return 0 if uvloop.run(everything(parser.parse_args())) else 1
 
 
