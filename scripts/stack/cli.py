@@ -60,19 +60,21 @@ def provision(stack: Stack, _: argparse.Namespace) -> int:
 
 
 def print_links(stack: Stack) -> None:
-    """Where to click, and, once, how to log in."""
+    """Where to look at what runs, and, once, how to log in."""
     s = stack.settings
     shown = stack.local / "run" / ".login-shown"
     password = f"password {stack.secrets['AIRFLOW_ADMIN_PASSWORD']}"
     if shown.exists():
         password = f"password in {stack.airflow_home / 'passwords.json'}"
     shown.touch()
-    console.print(f"  Airflow        {s.airflow_url}   user {s.airflow_admin_user}, {password}")
-    console.print(f"  pipeline-info  {s.pipeline_info_url}")
-    console.print(f"  ingest         {s.ingest_url}/docs")
-    console.print(f"  pancakes       {s.pancake_url}")
-    console.print(f"  Data Docs      {s.data_docs_url}")
-    console.print(f"  MinIO          http://{s.minio_host}:{s.minio_console_port}   user {s.minio_root_user}")
+    notes = {
+        "airflow-api-server": f"user {s.airflow_admin_user}, {password}",
+        "minio": f"user {s.minio_root_user}",
+    }
+    states = Supervisor(stack).states()
+    for service in services(stack):
+        if service.url.startswith("http") and states[service.name]["statename"] in RUNNING:
+            console.print(f"  {service.name:<20} {service.url}  {notes.get(service.name, '')}".rstrip())
 
 
 def stop(stack: Stack, _: argparse.Namespace) -> int:
