@@ -136,16 +136,15 @@ class RawCarrier:
 
     async def deliver(self, rows: Sequence[Row]) -> None:
         """Write the objects of rows, and wait until the lake has them."""
-        async with asyncio.TaskGroup() as group:
-            for row in rows:
-                await self._slots.acquire()
-                group.create_task(self._write(row))
+        # All to their end, and then the first that failed: nothing is left in the air for the next try.
+        results = await asyncio.gather(*map(self._write, rows), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def _write(self, row: Row) -> None:
-        try:
+        async with self._slots:
             await write(self._lake, row.object, row.body)
-        finally:
-            self._slots.release()
 
 
 class Relay:
@@ -160,6 +159,8 @@ class Relay:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.wrong: dict[str, str] = {}
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
         self._carried = Counter(
             "ingest_relay_events",
             "Events that were carried, again after a failure.",
@@ -191,11 +192,25 @@ class Relay:
             self._active.labels(name)
 
     async def run(self) -> None:
-        """Carry until cancelled."""
+        """Carry until told to stop."""
         kafka, raw = KafkaCarrier(self._settings), RawCarrier(self._settings)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._persist("kafka", kafka.prepare, kafka.deliver))
-            group.create_task(self._persist("raw", raw.prepare, raw.deliver))
+        self._tasks = [
+            asyncio.create_task(self._persist("kafka", kafka.prepare, kafka.deliver)),
+            asyncio.create_task(self._persist("raw", raw.prepare, raw.deliver)),
+        ]
+        # If one ends by anything else than being told to, so does the process, to be started again.
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._stopping:
+            raise RuntimeError("a carrier ended")
+
+    def stop(self) -> None:
+        """End; what is in the air comes again."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
 
     async def _persist(
         self,
@@ -211,12 +226,9 @@ class Relay:
                 await prepare()
                 await self._carry(name, deliver)
             except Exception as error:
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise asyncio.CancelledError from error  # a query that was told to stop says so itself
-                cause: BaseException = error
-                while isinstance(cause, BaseExceptionGroup):
-                    cause = cause.exceptions[0]
-                said = f"{type(cause).__name__}: {cause}".splitlines()[0][:300]
+                if self._stopping:  # a query that is told to stop may answer with an error of its own
+                    return
+                said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
                 log.warning("%s: cannot carry on, trying again: %s", name, said)
                 self.wrong[name] = said
                 self._failures.labels(name).inc()
@@ -266,13 +278,10 @@ async def _main(settings: Settings) -> None:
         registry=relay.registry,
         ready=lambda: relay.wrong,
     )
-    work = asyncio.create_task(relay.run())
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        log.info("stopped")
+        asyncio.get_running_loop().add_signal_handler(number, relay.stop)
+    await relay.run()
+    log.info("stopped")
 
 
 def main() -> None:

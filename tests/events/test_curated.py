@@ -19,6 +19,7 @@ import boto3
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+import requests
 
 from tallyhouse.contracts import load_subject
 from tallyhouse.errors import TallyhouseError
@@ -335,3 +336,21 @@ def test_a_warehouse_restored_from_a_backup_learns_of_its_runs(events: Events) -
             (runs,),
         ).fetchone()
     assert found == (len(runs), True)
+
+
+def test_clickhouse_reads_the_folder_as_the_guide_says(events: Events) -> None:
+    s = events.settings
+    curated = f"{s.minio_url}/{events.bucket}/curated/event_type=*/day=*/*.parquet"
+    answer = requests.post(
+        f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/",
+        data="SELECT event_type, toString(day), count(), countIf(fields['colour'] = 'blue') "
+        f"FROM s3('{curated}', '{s.minio_root_user}', '{s.minio_root_password}') GROUP BY 1, 2 "
+        "FORMAT JSONCompact",
+        timeout=60,
+    )
+    assert answer.ok, answer.text
+    expected = Counter((kind, day) for _, kind, day, _ in events.expected.values())
+    found = answer.json()["data"]
+    # A type that a path cannot hold is read as it is spelled there.
+    assert {(unquote(kind), day): int(count) for kind, day, count, _ in found} == expected
+    assert sum(int(blue) for *_, blue in found) == 1
