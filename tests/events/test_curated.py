@@ -341,10 +341,11 @@ def test_a_warehouse_restored_from_a_backup_learns_of_its_runs(events: Events) -
 def test_clickhouse_reads_the_folder_as_the_guide_says(events: Events) -> None:
     s = events.settings
     curated = f"{s.minio_url}/{events.bucket}/curated/event_type=*/day=*/*.parquet"
+    secret = s.minio_root_password.replace("'", "''")
     answer = requests.post(
         f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/",
         data="SELECT event_type, toString(day), count(), countIf(fields['colour'] = 'blue') "
-        f"FROM s3('{curated}', '{s.minio_root_user}', '{s.minio_root_password}') GROUP BY 1, 2 "
+        f"FROM s3('{curated}', '{s.minio_root_user}', '{secret}') GROUP BY 1, 2 "
         "FORMAT JSONCompact",
         timeout=60,
     )
