@@ -24,15 +24,24 @@ demo: $(READY) ## Set up, start, generate data, run two nights, print their ledg
 
 ##@ The stack
 
-.PHONY: setup start up stop down status logs shell airflow clean
+# With COMPOSE=1 these drive docker-compose.yaml instead of the native stack.
+comma   := ,
+COMPOSE_GROUPS = $(or $(subst $(comma), ,$(GROUPS)),events apps watch)
+DOCKER  := docker compose $(foreach group,$(COMPOSE_GROUPS),--profile $(group))
+NATIVE  := $(if $(COMPOSE),,$(READY))
+
+.PHONY: setup build start up stop down status logs shell airflow superset superset-check clean
 setup: $(READY) ## Fetch the servers and build the environment, once
 	@$(STACK) setup
 
-start up: $(READY) ## Start every server and Airflow (also: up)
-	@$(STACK) start
+build: $(NATIVE) ## What is needed to start: the servers, or, with COMPOSE=1, the images
+	@$(if $(COMPOSE),$(DOCKER) build,$(STACK) setup)
 
-stop down: $(READY) ## Stop all of it (also: down)
-	@$(STACK) stop
+start up: $(NATIVE) ## Start all of it (also: up), or parts: make start GROUPS=events,watch
+	@$(if $(COMPOSE),$(DOCKER) up --detach --wait,$(STACK) start --groups "$(GROUPS)")
+
+stop down: $(NATIVE) ## Stop all of it (also: down); with COMPOSE=1 its volumes go too
+	@$(if $(COMPOSE),docker compose --profile '*' down --volumes,$(STACK) stop)
 
 status: $(READY) ## What runs, where, with how much memory
 	@$(STACK) status
@@ -46,18 +55,31 @@ shell: $(READY) ## A shell with the stack's environment (airflow, spark-submit, 
 airflow: $(READY) ## Airflow's command line: make airflow ARGS="dags list"
 	@scripts/airflow $(ARGS)
 
+superset: $(READY) ## Superset with the dashboards over the running stack, until Ctrl-C
+	@$(STACK) superset
+
+superset-check: $(READY) ## Open every dashboard in a browser on a Superset of its own: each chart gets rows
+	@$(STACK) superset check $(ARGS)
+
 clean: $(READY) ## Remove all data, logs and generated configuration of a stopped stack
 	@$(STACK) clean
 
 ##@ Data
 
-.PHONY: data day ledger sql verify
+.PHONY: data day ingest run-etl ledger sql verify
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
 	@$(PY) -m tallyhouse.generate data --scale $(SCALE)
 
 day: $(READY) ## Play one more business day onto the running stores
 	@$(PY) -m tallyhouse.generate day
+
+ingest: $(NATIVE) ## Send an event through the running platform and follow it
+	@$(if $(COMPOSE),,eval "$$($(STACK) env)";) python3 tools/ingest_test.py
+
+run-etl: $(NATIVE) ## Run the events' night: raw JSON to curated Parquet, and its ledger
+	@$(if $(COMPOSE),docker compose exec -T airflow-scheduler /opt/tallyhouse/infrastructure/docker/entrypoint.sh \
+	  airflow dags test events_curated,$(STACK) night events_curated)
 
 ledger: $(READY) ## The ledger of each subject's last night: make ledger ARGS="--last 2"
 	@$(PY) -m tallyhouse.ledger print $(ARGS)

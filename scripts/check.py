@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from scripts.stack.context import digest_of
 from tallyhouse.settings import ROOT, load_settings
 
 console = Console(highlight=False)
@@ -28,7 +29,11 @@ HEAD = """\
 # Without --no-deps, pip also compiles mysqlclient, which Airflow's MySQL provider asks for and nothing
 # here uses: that needs a C compiler and, on Debian, pkg-config and default-libmysqlclient-dev.
 """
-TYPED_SCRIPTS = ("scripts/stack", "scripts/check.py", "scripts/chdb_server.py", "scripts/data_docs.py")
+TYPED_SCRIPTS = (
+    *("scripts/stack", "scripts/check.py", "scripts/chdb_server.py", "scripts/data_docs.py"),
+    *("scripts/night_metrics.py", "ci"),
+)
+ACTIONLINT = "v1.7.12"
 BIN = Path(sys.executable).parent
 
 
@@ -85,6 +90,55 @@ def requirements() -> str | None:
     return "\n".join([*differs[:12], "run `make requirements`"]) if differs else None
 
 
+def go_tool(name: str, *build: str, cwd: Path = ROOT) -> str:
+    """A program that Go builds, once, into the cache.
+
+    Args:
+        name: The program, with what tells its versions apart.
+        build: Arguments of `go`.
+        cwd: Where it is built.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        OSError: There is no Go, or it does not build.
+    """
+    folder = load_settings().cache / "tools" / name
+    if not folder.exists():
+        done = subprocess.run(
+            ["go", *build],
+            cwd=cwd,
+            env=os.environ | {"GOBIN": str(folder)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise OSError(f"{name}: {done.stderr.strip()[-300:]}")
+    return str(next(folder.iterdir()))
+
+
+def compose() -> str | None:
+    """Read docker-compose.yaml as Docker Compose does."""
+    folder = ROOT / "scripts/compose_check"
+    digest = digest_of(folder / "main.go", folder / "go.sum")
+    return run(go_tool(f"compose-check-{digest}", "install", ".", cwd=folder), "docker-compose.yaml")
+
+
+def docker() -> str | None:
+    """Lint every Dockerfile."""
+    files = [*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("infrastructure/docker/*.Dockerfile")]
+    return run("hadolint", *(str(file.relative_to(ROOT)) for file in sorted(files)))
+
+
+def workflows() -> str | None:
+    """Lint the workflows of GitHub Actions."""
+    actionlint = f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT}"
+    return run(go_tool(f"actionlint-{ACTIONLINT}", "install", actionlint), "-no-color")
+
+
 CHECKS: dict[str, Callable[[], str | None]] = {
     "format": lambda: run("ruff", "format", "--check", "."),
     "lint": lambda: run("ruff", "check", "."),
@@ -95,6 +149,9 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "dbml": lambda: run("scripts/dbml.sh", "--check"),
     "dags-md": lambda: run("python", "scripts/dags_md.py", "--check"),
     "requirements": requirements,
+    "compose": compose,
+    "docker": docker,
+    "workflows": workflows,
 }
 
 
@@ -116,7 +173,10 @@ def main() -> int:
     failed = False
     for name in args.names or CHECKS:
         began = time.monotonic()
-        said = CHECKS[name]()
+        try:
+            said = CHECKS[name]()
+        except OSError as error:  # a tool that is not there
+            said = str(error)
         failed |= said is not None
         sign = "[green]✓[/]" if said is None else "[red]✗[/]"
         console.print(f"  {sign} {name} [dim]{time.monotonic() - began:.1f} s[/]")

@@ -13,6 +13,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
@@ -20,6 +21,10 @@ from spark_jobs.session import build_session
 from spark_jobs.typed import BAD, typed
 from tallyhouse.contracts import load_subject
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.lake import Lake
+
+if TYPE_CHECKING:
+    from tallyhouse.quality.gate import Gate, SuiteResult
 
 log = logging.getLogger("spark_jobs.check")
 
@@ -45,7 +50,6 @@ def check(subject_name: str, run_id: str) -> None:
         gate = importing.result().Gate(run_id)
     log.info("session and Great Expectations after %.1f s", time.monotonic() - started)
 
-    report = f"report/{subject.name}/run={run_id}"
     results = {}
     for contract in subject.tables:
         name = contract.qualified_name
@@ -58,25 +62,35 @@ def check(subject_name: str, run_id: str) -> None:
             else spark.range(0).toDF("nothing")
         )
         results[name] = gate.check(batch, contract, rows)
-        lake.lake.write_json(f"{report}/validation/{name}.json", results[name].details)
     log.info("%d suites after %.1f s", len(results), time.monotonic() - started)
 
+    judge(lake.lake, gate, subject.name, run_id, results)
+
+
+def judge(lake: Lake, gate: Gate, subject: str, run_id: str, results: dict[str, SuiteResult]) -> None:
+    """Writes what the suites found, the Data Docs of it, and the page that lists the runs.
+
+    Args:
+        lake: Where to.
+        gate: What ran the suites.
+        subject: Such as `techmarket`.
+        run_id: The run.
+        results: By the table's qualified name.
+
+    Raises:
+        TallyhouseError: A suite failed.
+    """
+    report = f"report/{subject}/run={run_id}"
+    for name, result in results.items():
+        lake.write_json(f"{report}/validation/{name}.json", result.details)
     docs = import_module("tallyhouse.quality.data_docs")
-    site = docs.Site(subject.name, run_id)
     suites = {name: result.report() for name, result in results.items()}
-    path = site.publish(gate.context, lake.lake, suites)
+    path = docs.Site(subject, run_id).publish(gate.context, lake, suites)
     url = os.environ.get("DATA_DOCS_URL", "http://127.0.0.1:8003").rstrip("/") + path
     failed = [(name, failure) for name, result in results.items() for failure in result.failed]
-    lake.lake.write_json(
-        f"{report}/quality.json",
-        {
-            "success": not failed,
-            "suites": suites,
-            "data_docs_url": url,
-        },
-    )
-    docs.write_index(lake.lake)
-    log.info("Data Docs after %.1f s: %s", time.monotonic() - started, url)
+    lake.write_json(f"{report}/quality.json", {"success": not failed, "suites": suites, "data_docs_url": url})
+    docs.write_index(lake)
+    log.info("Data Docs: %s", url)
     if failed:
         name, first = failed[0]
         count = "" if first.unexpected is None else f" in {first.unexpected} rows"

@@ -96,6 +96,22 @@ def s3a_settings() -> dict[str, str]:
         "spark.hadoop.fs.s3a.attempts.maximum": "3",
         "spark.hadoop.fs.s3a.retry.limit": "3",
         "spark.hadoop.fs.s3a.connection.establish.timeout": "5s",
+        **_events_bucket(),
+    }
+
+
+def _events_bucket() -> dict[str, str]:
+    """Address and keys of the events' bucket, which need not be the lake's."""
+    bucket = os.environ.get("EVENTS_BUCKET")
+    if not bucket or "EVENTS_ENDPOINT" not in os.environ:
+        return {}
+    prefix = f"spark.hadoop.fs.s3a.bucket.{bucket}"
+    endpoint = os.environ["EVENTS_ENDPOINT"]
+    return {
+        f"{prefix}.endpoint": endpoint,
+        f"{prefix}.connection.ssl.enabled": str(endpoint.startswith("https")).lower(),
+        f"{prefix}.access.key": os.environ["EVENTS_ACCESS_KEY"],
+        f"{prefix}.secret.key": os.environ["EVENTS_SECRET_KEY"],
     }
 
 

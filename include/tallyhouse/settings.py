@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     pancake_db: str
     pancake_user: str
     pancake_password: str
+    pancake_host: str
+    pancake_port: int
     airflow_db: str
     airflow_db_user: str
     airflow_db_password: str
@@ -88,6 +90,20 @@ class Settings(BaseSettings):
     clickhouse_user: str
     clickhouse_password: str
 
+    kafka_host: str
+    kafka_port: int
+    kafka_controller_port: int
+    kafka_topic: str
+    ingest_host: str
+    ingest_port: int
+    ingest_relay_port: int
+    ingest_db: str
+    ingest_user: str
+    ingest_password: str
+    consumer_port: int
+    events_bucket: str
+    events_clickhouse_db: str
+
     spark_master: str
 
     airflow_host: str
@@ -97,6 +113,17 @@ class Settings(BaseSettings):
     pipeline_info_port: int
     data_docs_host: str
     data_docs_port: int
+    superset_host: str
+    superset_port: int
+    superset_db: str
+    superset_db_user: str
+    superset_db_password: str
+    superset_admin_user: str
+
+    night_metrics_host: str
+    night_metrics_port: int
+    prometheus_host: str
+    prometheus_port: int
 
     port_offset: int = 0
 
@@ -152,9 +179,34 @@ class Settings(BaseSettings):
         return f"http://{self.pipeline_info_host}:{self.pipeline_info_port}"
 
     @property
+    def kafka_bootstrap(self) -> str:
+        """Address of the Kafka broker."""
+        return f"{self.kafka_host}:{self.kafka_port}"
+
+    @property
+    def ingest_url(self) -> str:
+        """The service that takes events in."""
+        return f"http://{self.ingest_host}:{self.ingest_port}"
+
+    @property
+    def pancake_url(self) -> str:
+        """The pancake application."""
+        return f"http://{self.pancake_host}:{self.pancake_port}"
+
+    @property
     def data_docs_url(self) -> str:
         """Great Expectations' Data Docs."""
         return f"http://{self.data_docs_host}:{self.data_docs_port}"
+
+    @property
+    def superset_url(self) -> str:
+        """Superset's web UI and API."""
+        return f"http://{self.superset_host}:{self.superset_port}"
+
+    @property
+    def prometheus_url(self) -> str:
+        """Prometheus."""
+        return f"http://{self.prometheus_host}:{self.prometheus_port}"
 
     def environment(self) -> dict[str, str]:
         """The settings as environment variables, for child processes and ``${KEY}`` templates."""

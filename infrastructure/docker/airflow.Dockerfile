@@ -17,6 +17,8 @@ RUN uv sync --frozen --no-dev
 
 # -- what runs
 FROM python:3.12-slim-bookworm
+# Debian keeps only the newest version of a package, so that a pinned one would stop building.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps \
  && rm -rf /var/lib/apt/lists/* \
@@ -41,6 +43,6 @@ ENV PATH=/opt/tallyhouse/.venv/bin:$PATH \
 # Where the code looks for them: a folder whose name tells what pom.xml they are of.
 RUN ln -s jars "$(python -c 'from scripts.stack.context import Stack; print(Stack().spark_jars)')"
 COPY infrastructure/docker/entrypoint.sh infrastructure/docker/entrypoint.sh
-USER tallyhouse
+USER 10001
 VOLUME /var/lib/tallyhouse
 ENTRYPOINT ["/opt/tallyhouse/infrastructure/docker/entrypoint.sh"]

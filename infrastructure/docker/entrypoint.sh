@@ -4,9 +4,11 @@
 set -euo pipefail
 env=$TALLYHOUSE_LOCAL/run/env.sh
 if [ -r "$env" ]; then
+  own=$(export -p)
   # shellcheck source=/dev/null
   source "$env"
-  # A container's own addresses; what is published, and to whom, docker-compose.yaml says.
+  # What docker-compose.yaml gives this container wins: the addresses it listens on, for one.
+  eval "$own"
   export AIRFLOW__API__HOST=0.0.0.0
   export AIRFLOW__API__BASE_URL="$AIRFLOW_PUBLIC_URL"
 fi

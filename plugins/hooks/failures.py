@@ -10,12 +10,16 @@ import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from botocore.exceptions import BotoCoreError, ClientError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tallyhouse.errors import TallyhouseError, first_line
 
 # What the drivers raise when a server goes away in the middle of something.
-SERVER_ERRORS = (psycopg.Error, AdbcError, ClickHouseError, pa.ArrowException, OSError)
+SERVER_ERRORS = (
+    *(psycopg.Error, AdbcError, ClickHouseError, pa.ArrowException, OSError),
+    *(BotoCoreError, ClientError),
+)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from hooks.failures import find_connection
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.events.log import EventStore
 from tallyhouse.lake import Lake
 
 
@@ -36,6 +37,18 @@ class LakeHook(S3Hook):
         )
         lake.check(where)
         return lake
+
+    def get_events(self, where: str) -> EventStore:
+        """The events' bucket, after making sure that it answers.
+
+        Raises:
+            TallyhouseError: It does not answer, or there is no such bucket or connection.
+        """
+        store = EventStore.s3(
+            self.bucket(where), **self.access(where), region=self.conn_config.region_name or "us-east-1"
+        )
+        store.lake.check(where)
+        return store
 
     def bucket(self, where: str) -> str:
         """The bucket's name.

@@ -95,8 +95,24 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
             "DWH_JDBC_URL": f"jdbc:postgresql://{warehouse.host}:{warehouse.port or 5432}/{warehouse.schema}",
             "DWH_USER": warehouse.login or "",
             "DWH_PASSWORD": warehouse.password or "",
+            **self._more_environment(where),
         }
         return super()._get_hook()
+
+    def _is_published(self) -> bool:
+        where = f"subject {self.subject} in run {self.run_id}"
+        with (
+            one_line_errors(where),
+            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
+        ):
+            published = not may_publish(connection, self.subject, self.run_id)
+        if published:
+            self.log.info("run %s is published already: nothing to do", self.run_id)
+        return published
+
+    def _more_environment(self, where: str) -> dict[str, str]:
+        """What the job needs to be told beside the lake and the warehouse."""
+        return {}
 
 
 class DataDocsLink(BaseOperatorLink):
@@ -121,8 +137,8 @@ class CheckBatchOperator(SparkJobOperator):
 
     operator_extra_links = (DataDocsLink(),)
 
-    def __init__(self, *, subject: str, run_id: str, **kwargs: Any) -> None:
-        super().__init__(job="check", subject=subject, run_id=run_id, **kwargs)
+    def __init__(self, *, subject: str, run_id: str, job: str = "check", **kwargs: Any) -> None:
+        super().__init__(job=job, subject=subject, run_id=run_id, **kwargs)
 
     def execute(self, context: Context) -> None:
         """Runs the suites and leaves the address of the Data Docs behind."""
@@ -158,15 +174,40 @@ class TransformBatchOperator(SparkJobOperator):
 
     def execute(self, context: Context) -> None:
         """Runs the transform unless the run is published."""
-        where = f"subject {self.subject} in run {self.run_id}"
-        with (
-            one_line_errors(where),
-            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
-        ):
-            if not may_publish(connection, self.subject, self.run_id):
-                self.log.info("run %s is published already: nothing to do", self.run_id)
-                return
-        super().execute(context)
+        if not self._is_published():
+            super().execute(context)
+
+
+class CurateEventsOperator(CheckBatchOperator):
+    """Reads a run's events, runs their suite, and writes the curated files aside, in one Spark session.
+
+    A published run is left as it is.
+
+    :param events_conn_id: connection of the events' bucket
+
+    See `SparkJobOperator` for the other parameters.
+    """
+
+    def __init__(
+        self, *, subject: str, run_id: str, events_conn_id: str = "s3_events", **kwargs: Any
+    ) -> None:
+        super().__init__(job="curate", subject=subject, run_id=run_id, **kwargs)
+        self.events_conn_id = events_conn_id
+
+    def execute(self, context: Context) -> None:
+        """Runs the job unless the run is published."""
+        if not self._is_published():
+            super().execute(context)
+
+    def _more_environment(self, where: str) -> dict[str, str]:
+        hook = LakeHook(aws_conn_id=self.events_conn_id)
+        access = hook.access(where)
+        return {
+            "EVENTS_BUCKET": hook.bucket(where),
+            "EVENTS_ENDPOINT": access["endpoint"],
+            "EVENTS_ACCESS_KEY": access["access_key"],
+            "EVENTS_SECRET_KEY": access["secret_key"],
+        }
 
     def hop(self, stores: lineage.Stores) -> lineage.Hop:
         """See `HopLineage`."""

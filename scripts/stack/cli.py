@@ -17,11 +17,14 @@ from rich.table import Table
 
 from scripts.stack import fetch, lifecycle, readiness
 from scripts.stack import provision as provisioning
+from scripts.stack import superset as superset_server
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
+from scripts.stack.demo import nights
 from scripts.stack.night import AirflowApi
+from scripts.stack.service import GROUPS
 from scripts.stack.services import services
-from scripts.stack.supervise import Supervisor
+from scripts.stack.supervise import RUNNING, Supervisor
 from scripts.stack.testing import run_tests, test_stack
 from tallyhouse.settings import SettingsError
 
@@ -38,10 +41,10 @@ def setup(stack: Stack, args: argparse.Namespace) -> int:
     return 0
 
 
-def start(stack: Stack, _: argparse.Namespace) -> int:
+def start(stack: Stack, args: argparse.Namespace) -> int:
     """Start what does not run."""
     started = time.monotonic()
-    took = lifecycle.start(stack)
+    took = lifecycle.start(stack, args.groups.split(",") if args.groups else GROUPS)
     slowest = f" (at the same time: {lifecycle.slowest(took, 4)})" if took else ""
     console.print(f"[green]the stack runs[/], after {time.monotonic() - started:.1f} s{slowest}")
     print_links(stack)
@@ -57,17 +60,21 @@ def provision(stack: Stack, _: argparse.Namespace) -> int:
 
 
 def print_links(stack: Stack) -> None:
-    """Where to click, and, once, how to log in."""
+    """Where to look at what runs, and, once, how to log in."""
     s = stack.settings
     shown = stack.local / "run" / ".login-shown"
     password = f"password {stack.secrets['AIRFLOW_ADMIN_PASSWORD']}"
     if shown.exists():
         password = f"password in {stack.airflow_home / 'passwords.json'}"
     shown.touch()
-    console.print(f"  Airflow        {s.airflow_url}   user {s.airflow_admin_user}, {password}")
-    console.print(f"  pipeline-info  {s.pipeline_info_url}")
-    console.print(f"  Data Docs      {s.data_docs_url}")
-    console.print(f"  MinIO          http://{s.minio_host}:{s.minio_console_port}   user {s.minio_root_user}")
+    notes = {
+        "airflow-api-server": f"user {s.airflow_admin_user}, {password}",
+        "minio": f"user {s.minio_root_user}",
+    }
+    states = Supervisor(stack).states()
+    for service in services(stack):
+        if service.url.startswith("http") and states[service.name]["statename"] in RUNNING:
+            console.print(f"  {service.name:<20} {service.url}  {notes.get(service.name, '')}".rstrip())
 
 
 def stop(stack: Stack, _: argparse.Namespace) -> int:
@@ -81,14 +88,16 @@ def stop(stack: Stack, _: argparse.Namespace) -> int:
 
 
 def status(stack: Stack, _: argparse.Namespace) -> int:
-    """Print what runs; 0 if everything does, 3 if not."""
+    """Print what runs; 0 if every group of which something runs does so wholly, 3 if not."""
     states = Supervisor(stack).states()
+    every = services(stack)
+    started = {s.group for s in every if states.get(s.name, {}).get("statename") in RUNNING}
     table = Table("service", "state", "port", "pid", "memory", "up", box=None, header_style="bold")
-    whole = True
-    for service in services(stack):
+    whole = bool(started)
+    for service in every:
         row = states.get(service.name, {})
         state = row.get("statename", "STOPPED")
-        whole &= state == "RUNNING"
+        whole &= state == "RUNNING" or service.group not in started
         pid = row.get("pid") or 0
         up = str(timedelta(seconds=row["now"] - row["start"])) if pid else ""
         table.add_row(
@@ -169,6 +178,11 @@ def demo(stack: Stack, _: argparse.Namespace) -> int:
     return run_demo(stack)
 
 
+def night(stack: Stack, args: argparse.Namespace) -> int:
+    """Run DAGs on the running stack, task by task, and print their ledgers."""
+    return nights(stack, args.dags)
+
+
 def test(_: Stack, args: argparse.Namespace) -> int:
     """Run all tests on a fresh stack of their own."""
     return run_tests(test_stack(), args.arguments)
@@ -192,7 +206,32 @@ def clean(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (demo, test, setup, provision, start, stop, status, logs, env, shell, airflow, sql, clean)
+def superset(stack: Stack, args: argparse.Namespace) -> int:
+    """Superset over the running stack, until it is interrupted; `check` opens every dashboard instead."""
+    superset_server.prepare(stack)
+    if args.arguments[:1] == ["check"]:
+        return superset_server.check(stack, args.arguments[1:])
+    superset_server.serve(stack)
+    return 0
+
+
+COMMANDS = (
+    demo,
+    night,
+    test,
+    setup,
+    provision,
+    start,
+    stop,
+    status,
+    logs,
+    env,
+    shell,
+    airflow,
+    sql,
+    superset,
+    clean,
+)
 
 
 def main() -> None:
@@ -203,11 +242,15 @@ def main() -> None:
         said = (command.__doc__ or "").strip()
         sub = commands.add_parser(command.__name__, help=said.splitlines()[0], description=said)
         sub.set_defaults(run=command)
+        if command is start:
+            sub.add_argument("--groups", default="", help=f"of {', '.join(GROUPS)}; all by default")
         if command is logs:
             sub.add_argument("service", nargs="?")
         if command is setup:
             sub.add_argument("--quiet", action="store_true", help="say nothing when nothing was missing")
-        if command is airflow:
+        if command is night:
+            sub.add_argument("dags", nargs="+", metavar="dag")
+        if command in (airflow, superset):
             sub.add_argument("arguments", nargs=argparse.REMAINDER)
         if command is sql:
             sub.add_argument("query")

@@ -103,6 +103,11 @@ class Stack:
         return self.cache / f"spark-jars-{digest_of(self.root / 'scripts/stack/maven/pom.xml')}"
 
     @cached_property
+    def kafka_jars(self) -> Path:
+        """Folder of the Kafka broker's jars."""
+        return self.cache / f"kafka-{digest_of(self.root / 'scripts/stack/maven/kafka.xml')}"
+
+    @cached_property
     def dbml(self) -> Path:
         """Folder of @dbml/cli and what it depends on."""
         return self.cache / f"dbml-{digest_of(self.root / 'scripts/dbml/package-lock.json')}"
@@ -131,18 +136,20 @@ class Stack:
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """Keys and the web UI's password, made at the first start and kept in the local folder."""
+        """Keys and the passwords of web UIs, made at the first start and kept in the local folder."""
         path = self.local / "secrets.json"
-        if path.exists():
-            return dict(json.loads(path.read_text()))
+        kept = dict(json.loads(path.read_text())) if path.exists() else {}
         made = {
             "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "JWT_SECRET": secrets.token_hex(32),
             "API_SECRET_KEY": secrets.token_hex(32),
             "AIRFLOW_ADMIN_PASSWORD": secrets.token_urlsafe(12),
+            "SUPERSET_SECRET_KEY": secrets.token_urlsafe(42),
+            "SUPERSET_ADMIN_PASSWORD": secrets.token_urlsafe(12),
         }
-        write_private(path, json.dumps(made, indent=2))
-        return made
+        if not made.keys() <= kept.keys():  # made by an older version, or not at all
+            write_private(path, json.dumps(made | kept, indent=2))
+        return made | kept
 
     # -- environment ------------------------------------------------------------------------------
 

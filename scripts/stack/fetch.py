@@ -46,6 +46,7 @@ class Fetcher:
             Artifact(f"MariaDB {MARIADB_VERSION}", stack.mariadb, self.mariadb),
             Artifact(f"PostgreSQL {POSTGRES_VERSION}", stack.postgres, self.postgres),
             Artifact("Spark's jars", stack.spark_jars, self.spark_jars),
+            Artifact("Kafka", stack.kafka_jars, self.kafka_jars),
         ]
 
     def mariadb(self, into: Path) -> None:
@@ -81,19 +82,24 @@ class Fetcher:
     def minio(self, into: Path) -> None:
         """Built from source: nobody publishes its programs any more."""
         self._need("go", "install Go 1.24 or newer")
-        self._run("minio", ["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], GOBIN=str(into))
+        self.run("minio", ["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], GOBIN=str(into))
 
     def spark_jars(self, into: Path) -> None:
         """S3A and PostgreSQL's driver."""
         pom = self.stack.root / "scripts/stack/maven/pom.xml"
         self._maven("spark-jars", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}")
 
+    def kafka_jars(self, into: Path) -> None:
+        """The broker."""
+        pom = self.stack.root / "scripts/stack/maven/kafka.xml"
+        self._maven("kafka", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}")
+
     def dbml(self, into: Path) -> None:
         """@dbml/cli as its lock has it; no install script of a dependency is run."""
         self._need("npm", "install Node.js 20 or newer with npm")
         for name in ("package.json", "package-lock.json"):
             shutil.copy(self.stack.root / "scripts/dbml" / name, into)
-        self._run("dbml", ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=into)
+        self.run("dbml", ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=into)
 
     # -- tools ------------------------------------------------------------------------------------
 
@@ -104,13 +110,18 @@ class Fetcher:
 
     def _maven(self, name: str, *arguments: str) -> None:
         self._need("mvn", "install Maven (Debian: maven)")
-        self._run(name, ["mvn", "-B", "-q", *arguments, "-DincludeScope=runtime"])
+        self.run(name, ["mvn", "-B", "-q", *arguments, "-DincludeScope=runtime"])
 
     def _need(self, program: str, remedy: str) -> None:
         if not shutil.which(program):
             raise StackError(f"{program}: not found; {remedy} and run 'make setup' again")
 
-    def _run(self, name: str, command: list[str], cwd: Path | None = None, **env: str) -> None:
+    def run(self, name: str, command: list[str], cwd: Path | None = None, **env: str) -> None:
+        """Run a package tool, its words in a log.
+
+        Raises:
+            StackError: it failed; the message has what it said.
+        """
         log = self.stack.logs / f"setup-{name}.log"
         with log.open("w") as sink:
             done = subprocess.run(

@@ -3,22 +3,27 @@
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from scripts.stack import fetch, readiness
 from scripts.stack.context import Stack, StackError, console
-from scripts.stack.provision import patiently, steps
-from scripts.stack.services import HOST, Service, services
+from scripts.stack.provision import Step, patiently, steps
+from scripts.stack.service import GROUPS, HOST, Service
+from scripts.stack.services import services
 from scripts.stack.supervise import RUNNING, Supervisor
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def start(stack: Stack) -> dict[str, float]:
+def start(stack: Stack, groups: Collection[str] = GROUPS) -> dict[str, float]:
     """Start what does not run yet, and return when all of it answers.
+
+    Args:
+        stack: what to start.
+        groups: parts of it, which bring with them what they need of the others.
 
     Returns:
         Seconds by service and step.
@@ -28,11 +33,12 @@ def start(stack: Stack) -> dict[str, float]:
     """
     fetch.setup(stack, quiet=True)
     stack.render()
-    wanted = services(stack)
+    every = services(stack)
+    wanted, to_do = chosen(every, steps(stack), groups)
     supervisor = Supervisor(stack)
     running = {name for name, row in supervisor.states().items() if row["statename"] in RUNNING}
     check_ports([service for service in wanted if service.name not in running])
-    supervisor.ensure(wanted)
+    supervisor.ensure(every)
 
     took: dict[str, float] = {}
     problems: list[str] = []
@@ -41,7 +47,7 @@ def start(stack: Stack) -> dict[str, float]:
         service.name: (lambda service=service: bring_up(stack, supervisor, service), service.after)  # type: ignore[misc]
         for service in wanted
     }
-    jobs |= {step.name: (step.run, step.after) for step in steps(stack)}
+    jobs |= {step.name: (step.run, step.after) for step in to_do}
     futures: dict[str, Future[bool]] = {}
     with (
         Progress(*columns, console=console, transient=True) as progress,
@@ -73,6 +79,30 @@ def start(stack: Stack) -> dict[str, float]:
     if problems:
         raise StackError("\n".join(problems))
     return took
+
+
+def chosen(
+    every: list[Service], all_steps: list[Step], groups: Collection[str]
+) -> tuple[list[Service], list[Step]]:
+    """The services and the steps of some groups, with those that they come after.
+
+    Raises:
+        StackError: there is no such group.
+    """
+    if unknown := sorted(set(groups) - set(GROUPS)):
+        raise StackError(f"groups: none is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    after = {service.name: service.after for service in every}
+    after |= {step.name: step.after for step in all_steps}
+    names = [service.name for service in every if service.group in groups]
+    if "nights" in groups:
+        names += [step.name for step in all_steps]
+    kept: set[str] = set()
+    while names:
+        name = names.pop()
+        if name not in kept:
+            kept.add(name)
+            names += after[name]
+    return [s for s in every if s.name in kept], [step for step in all_steps if step.name in kept]
 
 
 def slowest(took: dict[str, float], most: int) -> str:
@@ -141,8 +171,8 @@ def stop(stack: Stack) -> bool:
         return False
     up = [name for name, row in states.items() if row["statename"] in RUNNING]
     # Airflow before its database, so that nothing dies with a traceback; each round all at once.
-    airflow = [name for name in up if name.startswith("airflow-")]
-    for together in (airflow, [name for name in up if name not in airflow]):
+    clients = [service.name for service in services(stack) if service.after and service.name in up]
+    for together in (clients, [name for name in up if name not in clients]):
         with ThreadPoolExecutor(max(len(together), 1)) as pool:
             list(pool.map(supervisor.stop, together))
     supervisor.shutdown()

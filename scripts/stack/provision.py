@@ -19,7 +19,7 @@ from psycopg import sql
 
 from scripts.stack import readiness
 from scripts.stack.context import MYSQL_STORES, Stack, StackError
-from scripts.stack.services import run_logged
+from scripts.stack.service import run_logged
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def steps(stack: Stack) -> list[Step]:
     return [
         *found,
         Step("databases", lambda: postgres_databases(stack), ("postgres",)),
-        Step("bucket", lambda: bucket(stack), ("minio",)),
+        Step("bucket", lambda: buckets(stack), ("minio",)),
         Step("clickhouse-db", lambda: clickhouse_database(stack), ("clickhouse",)),
         Step("airflow-db", lambda: airflow_database(stack), ("databases",)),
         Step("migrations", lambda: migrations(stack), ("databases", "clickhouse-db")),
@@ -115,6 +115,7 @@ def postgres_databases(stack: Stack) -> None:
         s.dwh_db: (s.dwh_user, s.dwh_password),
         s.pancake_db: (s.pancake_user, s.pancake_password),
         s.airflow_db: (s.airflow_db_user, s.airflow_db_password),
+        s.ingest_db: (s.ingest_user, s.ingest_password),
     }
     readers = {s.dwh_db: s.dwh_reader_user, s.pancake_db: s.etl_reader_user}
     passwords = dict(owners.values()) | {
@@ -184,8 +185,8 @@ def pancake_schema(stack: Stack) -> None:
             connection.execute(text.encode())
 
 
-def bucket(stack: Stack) -> None:
-    """The lake's bucket."""
+def buckets(stack: Stack) -> None:
+    """The lake's bucket, and that of raw events."""
     s = stack.settings
     client = boto3.client(
         "s3",
@@ -195,11 +196,12 @@ def bucket(stack: Stack) -> None:
         aws_secret_access_key=s.minio_root_password,
         config=Config(retries={"max_attempts": 2}, connect_timeout=5, read_timeout=10),
     )
-    try:
-        client.create_bucket(Bucket=s.lake_bucket)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise StackError(f"minio: bucket {s.lake_bucket} could not be made: {error}") from error
+    for name in (s.lake_bucket, s.events_bucket):
+        try:
+            client.create_bucket(Bucket=name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                raise StackError(f"minio: bucket {name} could not be made: {error}") from error
 
 
 def clickhouse_database(stack: Stack) -> None:

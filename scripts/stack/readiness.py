@@ -7,6 +7,7 @@ from typing import Any
 import mysql.connector
 import psycopg
 import requests
+from confluent_kafka.admin import AdminClient
 
 from tallyhouse.settings import Settings
 
@@ -70,6 +71,12 @@ def postgres(settings: Settings) -> None:
     """Raise unless PostgreSQL answers a query."""
     with postgres_connection(settings) as connection:
         connection.execute("SELECT 1")
+
+
+def kafka(settings: Settings) -> None:
+    """Raise unless the broker tells of its cluster."""
+    client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
+    client.list_topics(timeout=1)
 
 
 def airflow_part(settings: Settings, part: str) -> None:

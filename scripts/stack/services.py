@@ -4,38 +4,16 @@ import os
 import pwd
 import shlex
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.stack import readiness
 from scripts.stack.context import MYSQL_STORES, Stack, StackError, write_private
+from scripts.stack.events import event_services
+from scripts.stack.service import HOST, Service, make_data, run_logged
+from scripts.stack.watch import watchers
 
-HOST = "127.0.0.1"
 UNPRIVILEGED = ("postgres", "nobody")
-
-
-@dataclass(frozen=True)
-class Service:
-    """One supervised program."""
-
-    name: str
-    command: str
-    ports: dict[str, int] = field(default_factory=dict)
-    """Ports it listens on, by the setting that names each."""
-    ready: Callable[[], None] = lambda: None
-    """Raises until the service answers."""
-    prepare: Callable[[], None] = lambda: None
-    """Makes its data folder, if there is none."""
-    after: tuple[str, ...] = ()
-    """Services, or steps of provisioning, that must be there first."""
-    url: str = ""
-    stop_signal: str = "TERM"
-    stop_seconds: int = 20
-    stop_group: bool = False
-    start_seconds: int = 60
 
 
 def services(stack: Stack) -> list[Service]:
@@ -66,6 +44,8 @@ def services(stack: Stack) -> list[Service]:
             {"MINIO_PORT": s.minio_port, "MINIO_CONSOLE_PORT": s.minio_console_port},
             ready=lambda: readiness.http(f"{s.minio_url}/minio/health/ready"),
             prepare=make_minio,
+            # Its metrics to whoever reaches it, which is this machine.
+            environment={"MINIO_PROMETHEUS_AUTH_TYPE": "public"},
             url=f"http://{s.minio_host}:{s.minio_console_port}",
         ),
         Service(
@@ -117,7 +97,35 @@ def services(stack: Stack) -> list[Service]:
         part("dag-processor", "dag-processor"),
         part("triggerer", "triggerer --skip-serve-logs"),
     ]
-    return found
+    return [*found, *event_services(stack), pancake(stack), *watchers(stack)]
+
+
+# -- the pancake shop -----------------------------------------------------------------------------
+
+
+def pancake(stack: Stack) -> Service:
+    """The pancake application, told of its database by the names that its document has."""
+    s = stack.settings
+    environment = {
+        "DB_HOST": s.postgres_host,
+        "DB_PORT": str(s.postgres_port),
+        "DB_NAME": s.pancake_db,
+        "DB_USER": s.pancake_user,
+        "DB_PASSWORD": s.pancake_password,
+    }
+    migrate = [sys.executable, "-m", "services.pancake.migrate"]
+    return Service(
+        "pancake",
+        f"{shlex.quote(sys.executable)} -m uvicorn services.pancake.app:app --host {s.pancake_host} "
+        f"--port {s.pancake_port} --no-access-log",
+        {"PANCAKE_PORT": s.pancake_port},
+        ready=lambda: readiness.http(f"{s.pancake_url}/ready"),
+        prepare=lambda: run_logged(stack, "pancake-migrations", migrate, environment),
+        environment=environment,
+        after=("databases",),
+        url=s.pancake_url,
+        group="apps",
+    )
 
 
 # -- MariaDB --------------------------------------------------------------------------------------
@@ -304,39 +312,3 @@ def postgres(stack: Stack) -> Service:
         url=f"{HOST}:{s.postgres_port}",
         stop_signal="INT",  # fast: ends sessions instead of waiting for them
     )
-
-
-# -- making data folders --------------------------------------------------------------------------
-
-
-def make_data(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a data folder beside its place and move it there whole."""
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True, mode=0o700)
-    fill(fresh)
-    fresh.rename(folder)
-
-
-def run_logged(stack: Stack, name: str, command: list[str]) -> None:
-    """Run a command to its end, its words in a log.
-
-    Raises:
-        StackError: it failed; the message has its last line and where the rest is.
-    """
-    log = stack.logs / f"{name}.log"
-    with log.open("w") as sink:
-        done = subprocess.run(
-            command,
-            cwd=stack.root,
-            env=os.environ | stack.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        raise StackError(
-            f"{name}: failed: {said[-1][:200] if said else 'without a word'} (all of it in {log})"
-        )

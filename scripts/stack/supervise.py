@@ -12,8 +12,8 @@ from xmlrpc.client import Fault, ServerProxy
 import jinja2
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
-from scripts.stack.context import Stack, StackError
-from scripts.stack.services import Service
+from scripts.stack.context import Stack, StackError, write_private
+from scripts.stack.service import Service
 
 RUNNING = ("RUNNING", "STARTING", "STOPPING")
 
@@ -60,16 +60,15 @@ class Supervisor:
     def write_config(self, programs: list[Service]) -> None:
         """Write supervisord's configuration."""
         template = jinja2.Template((self.stack.root / "config/supervisord.conf.j2").read_text())
-        self.config.write_text(
-            template.render(
-                run=self.stack.run,
-                logs=self.stack.logs,
-                root=self.stack.root,
-                socket=self.socket,
-                user="root" if os.geteuid() == 0 else "",
-                programs=programs,
-            )
+        text = template.render(
+            run=self.stack.run,
+            logs=self.stack.logs,
+            root=self.stack.root,
+            socket=self.socket,
+            user="root" if os.geteuid() == 0 else "",
+            programs=programs,
         )
+        write_private(self.config, text)
 
     def ensure(self, programs: list[Service]) -> None:
         """Start supervisord, or bring the running one up to the new configuration."""

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -71,20 +71,27 @@ def configure_logging(level: str) -> None:
 
 
 class Metrics:
-    """The metrics that every service has, in a registry of its own so that tests do not share them."""
+    """The metrics that every service has, in a registry of its own so that tests do not share them.
 
-    def __init__(self) -> None:
+    Args:
+        requests: Name of the histogram of answers.
+        errors: Name of the counter of errors, without `_total`.
+    """
+
+    def __init__(
+        self, *, requests: str = "http_request_duration_seconds", errors: str = "http_errors"
+    ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Histogram(
-            "http_request_duration_seconds",
+            requests,
             "Time to answer a request.",
             ["method", "endpoint", "status"],
             registry=self.registry,
             buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )
         self.errors = Counter(
-            "http_errors_total",
+            errors,
             "Requests answered with an error, by its code.",
             ["endpoint", "code"],
             registry=self.registry,
@@ -127,10 +134,19 @@ class ObserveMiddleware:
     """Gives each request an id, a span, a line in the access log and its place in the metrics.
 
     The endpoint in all of them is the route's template, never the path, so that their number is bounded.
+
+    Args:
+        app: What is inside.
+        metrics: Where durations and errors go.
+        tracing: Where spans go.
+        quiet: Endpoints asked so often that only what failed is worth a line in the access log; the rest
+            is there at the level DEBUG.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, tracing: Tracer | None) -> None:
-        self._app, self._metrics, self._tracing = app, metrics, tracing
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, tracing: Tracer | None, quiet: Collection[str] = ()
+    ) -> None:
+        self._app, self._metrics, self._tracing, self._quiet = app, metrics, tracing, quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -169,22 +185,25 @@ class ObserveMiddleware:
             if status >= 400:
                 self._metrics.errors.labels(endpoint, code or str(status)).inc()
             level = logging.WARNING if status >= 500 else logging.INFO
-            access.log(
-                level,
-                "%s %s %d",
-                scope["method"],
-                endpoint,
-                status,
-                extra={
-                    "method": scope["method"],
-                    "endpoint": endpoint,
-                    "status": status,
-                    "latency_ms": round(seconds * 1000, 3),
-                    "error_code": code,
-                    "client": (scope.get("client") or ("",))[0],
-                    "principal": state.get("principal"),
-                },
-            )
+            if status < 400 and endpoint in self._quiet:
+                level = logging.DEBUG
+            if access.isEnabledFor(level):
+                access.log(
+                    level,
+                    "%s %s %d",
+                    scope["method"],
+                    endpoint,
+                    status,
+                    extra={
+                        "method": scope["method"],
+                        "endpoint": endpoint,
+                        "status": status,
+                        "latency_ms": round(seconds * 1000, 3),
+                        "error_code": code,
+                        "client": (scope.get("client") or ("",))[0],
+                        "principal": state.get("principal"),
+                    },
+                )
             REQUEST_ID.reset(token)
 
     @staticmethod

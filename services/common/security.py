@@ -20,7 +20,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from urllib.request import urlopen
 import jwt
 import orjson
 from fastapi import Request, Security
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,11 +46,12 @@ audit_log = logging.getLogger("audit")
 log = logging.getLogger(__name__)
 
 READ, WRITE, LINEAGE, METRICS = "runs:read", "runs:write", "lineage:write", "metrics:read"
+EVENTS = "events:write"
 ROLES: Mapping[str, frozenset[str]] = {
     "reader": frozenset({READ}),
-    "writer": frozenset({READ, WRITE, LINEAGE}),
+    "writer": frozenset({READ, WRITE, LINEAGE, EVENTS}),
     "monitor": frozenset({METRICS}),
-    "admin": frozenset({READ, WRITE, LINEAGE, METRICS}),
+    "admin": frozenset({READ, WRITE, LINEAGE, METRICS, EVENTS}),
 }
 _KEY_PREFIX = "th_"
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"]
@@ -225,7 +227,7 @@ def _no_issuer(issuer: str) -> Problem:
 
 
 def _unauthorised(detail: str, *, browser: bool = False) -> Problem:
-    challenge = 'Basic realm="pipeline-info"' if browser else 'Bearer realm="pipeline-info"'
+    challenge = 'Basic realm="tallyhouse"' if browser else 'Bearer realm="tallyhouse"'
     return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
 
@@ -252,10 +254,10 @@ class Gate:
         self._audit_file = settings.audit_file
         self._audit_lock = threading.Lock()
 
-    def require(self, scope: str, *, browser: bool = False) -> Callable[..., Principal]:
+    def require(self, scope: str, *, browser: bool = False) -> Callable[..., Awaitable[Principal]]:
         """A dependency of routes that only who has `scope` may use."""
 
-        def allowed(
+        async def allowed(
             request: Request,
             api_key: Annotated[str | None, Security(_API_KEY)] = None,
             bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
@@ -266,7 +268,10 @@ class Gate:
                 self._rate.take(client)
             else:
                 try:
-                    principal = self._identify(request, api_key, bearer, browser=browser)
+                    # In a thread: an issuer may have to be asked for its keys.
+                    principal = await run_in_threadpool(
+                        self._identify, request, api_key, bearer, browser=browser
+                    )
                 except Problem:
                     self._rate.take(f"refused {client}")
                     raise
@@ -343,6 +348,20 @@ def _basic_password(header: str) -> str | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     return password if colon else None
+
+
+def name_credentials(document: dict[str, Any], settings: ServiceSettings) -> None:
+    """Leave in an OpenAPI document only the kinds of credentials that this installation takes."""
+    taken = {"APIKeyHeader": settings.api_keys_file, "HTTPBearer": settings.jwt_issuer}
+    schemes = document["components"].get("securitySchemes", {})
+    for name in [name for name in schemes if not taken.get(name)]:
+        del schemes[name]
+    for path in document["paths"].values():
+        for operation in path.values():
+            if "security" in operation:
+                operation["security"] = [
+                    item for item in operation["security"] if all(name in schemes for name in item)
+                ]
 
 
 def main(arguments: list[str] | None = None) -> int:

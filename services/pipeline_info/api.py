@@ -1,19 +1,18 @@
 """The routes that speak JSON."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from fastapi.routing import APIRoute
 from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.common import problems, security
 from services.common.problems import Problem
 from services.common.security import Gate, Principal
+from services.common.strict import StrictRoute
 from services.pipeline_info import export
 from services.pipeline_info.models import PipelineInfo, PipelineRun, PipelineSummary, RunConditions, RunFilter
 from services.pipeline_info.repository import (
@@ -133,26 +132,6 @@ class Readiness(BaseModel):
     status: Literal["ready"]
     backend: str
     corrupt_records: int
-
-
-class _StrictJson(Request):
-    """Reads bodies by orjson: what could not be written back (NaN, lone surrogates) is no JSON."""
-
-    async def json(self) -> object:
-        return orjson.loads(await self.body())
-
-
-class StrictRoute(APIRoute):
-    """A route whose body is strict JSON."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See FastAPI."""
-        handler: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            return await handler(_StrictJson(request.scope, request.receive))
-
-        return handle
 
 
 def conditional(request: Request, body: bytes, media_type: str = "application/json") -> Response:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
@@ -14,10 +14,10 @@ from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.common import problems, security
+from services.common import guard, problems, security
+from services.common.guard import PoolCollector
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
-from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
 from services.common.security import Gate, Principal
 from services.pipeline_info import api, lineage, pages
@@ -27,20 +27,13 @@ from services.pipeline_info.settings import Settings
 from services.pipeline_info.stores import open_lineage, open_store
 
 
-class _StoreCollector(Collector):
-    """What the store says of itself at the moment of the scrape."""
+class _CorruptCollector(Collector):
+    """How many stored records cannot be read, at the moment of the scrape."""
 
     def __init__(self, repository: GuardedRepository) -> None:
         self._repository = repository
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        pool = GaugeMetricFamily("store_pool_connections", "Connections by state.", labels=["state"])
-        for state, number in self._repository.pool().items():
-            pool.add_metric([state], number)
-        yield pool
-        opened = GaugeMetricFamily("store_breaker_open", "1 while the store is left alone.")
-        opened.add_metric([], int(self._repository.breaker.open))
-        yield opened
         try:
             corrupt = self._repository.corrupt_records()
         except UnavailableError:
@@ -71,7 +64,8 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         tracing=tracing,
         summary_seconds=settings.summary_seconds,
     )
-    metrics.registry.register(_StoreCollector(store))
+    metrics.registry.register(PoolCollector(store.breaker, store.pool))
+    metrics.registry.register(_CorruptCollector(store))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -89,6 +83,7 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         generate_unique_id_function=lambda route: route.name,
     )
     problems.install(app)
+    guard.install(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -100,18 +95,6 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
     app.add_middleware(BodyLimitMiddleware, most=settings.max_body_bytes)
     app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing)
 
-    async def on_unavailable(request: Request, error: Exception) -> Response:
-        retry_after = error.retry_after if isinstance(error, UnavailableError) else 1
-        problem = Problem(
-            503,
-            str(error),
-            code="store_unavailable",
-            headers={"Retry-After": str(max(1, round(retry_after)))},
-        )
-        request.state.error_code = problem.code
-        return problem.response()
-
-    app.add_exception_handler(UnavailableError, on_unavailable)
     app.include_router(api.routes(store, settings, gate, inserted))
     app.include_router(lineage.routes(graph, gate))
     app.include_router(pages.routes(store, graph, settings, gate))
@@ -164,26 +147,12 @@ def _describe(app: FastAPI, settings: Settings) -> None:
             ):
                 if allowed:
                     schemas["PipelineInfo"]["properties"][field]["anyOf"][0]["enum"] = list(allowed)
-            _name_credentials(made, settings)
+            security.name_credentials(made, settings)
             app.openapi_schema = made
         return app.openapi_schema
 
     # FastAPI's own way to change its document.
     app.openapi = document  # type: ignore[method-assign]
-
-
-def _name_credentials(document: dict[str, Any], settings: Settings) -> None:
-    """Leave in the document only the kinds of credentials that this installation takes."""
-    taken = {"APIKeyHeader": settings.api_keys_file, "HTTPBearer": settings.jwt_issuer}
-    schemes = document["components"].get("securitySchemes", {})
-    for name in [name for name in schemes if not taken.get(name)]:
-        del schemes[name]
-    for path in document["paths"].values():
-        for operation in path.values():
-            if "security" in operation:
-                operation["security"] = [
-                    item for item in operation["security"] if all(name in schemes for name in item)
-                ]
 
 
 app = create_app()

@@ -17,12 +17,13 @@ ROWS = "rows"
 HOPS = {
     "source=raw": ("source", "raw"),
     "raw=accepted": ("raw", "accepted"),
+    "raw=curated": ("raw", "curated"),
     "accepted=ods": ("accepted", "ods"),
     "ods=model": ("ods, as a whole", "star schema"),
     "postgres=clickhouse": ("star schema", "ClickHouse"),
 }
 # Parts that leave the way, each to a place of its own.
-ASIDE = ("quarantined", "superseded")
+ASIDE = ("quarantined", "superseded", "kept aside")
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from opentelemetry.trace import Tracer
 
-from services.common.observe import Metrics, span
-from services.common.resilience import Breaker, UnavailableError, attempt
+from services.common.guard import Guard
+from services.common.observe import Metrics
+from services.common.resilience import Breaker
 from services.pipeline_info.models import PipelineSummary, RunFilter
 from services.pipeline_info.repository import Cursor, Landed, Pending, PipelineInfoRepository, StoredRun
 
@@ -41,27 +42,11 @@ class GuardedRepository(PipelineInfoRepository):
         self.inner = inner
         self.name = inner.name
         self.breaker = breaker
-        self._attempts, self._metrics, self._tracing = attempts, metrics, tracing
+        guard = Guard(inner.name, breaker=breaker, attempts=attempts, metrics=metrics, tracing=tracing)
+        self._call = guard.call
         self._summary_seconds = summary_seconds
         self._summary_lock = threading.Lock()
         self._summary: tuple[float, list[PipelineSummary]] | None = None
-
-    def _call[T](self, operation: str, work: Callable[[], T]) -> T:
-        def once() -> T:
-            started, outcome = time.perf_counter(), "error"
-            try:
-                with span(self._tracing, f"store {operation}", **{"db.system.name": self.name}):
-                    result = work()
-                outcome = "ok"
-                return result
-            except UnavailableError:
-                outcome = "unavailable"
-                raise
-            finally:
-                seconds = time.perf_counter() - started
-                self._metrics.store.labels(operation, outcome).observe(seconds)
-
-        return attempt(once, breaker=self.breaker, attempts=self._attempts)
 
     def get_pipeline_info(
         self, wanted: RunFilter, *, limit: int, offset: int = 0, after: Cursor | None = None

@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from services.common import problems, security
 from services.common.problems import Problem
 from services.common.security import Gate, Principal
-from services.pipeline_info.api import StrictRoute
+from services.common.strict import StrictRoute
 from services.pipeline_info.models import Name, Open
 
 MAX_NODES = 500

@@ -27,7 +27,12 @@ def dags(bag: DagBag) -> list[DAG]:
 
 
 def test_the_folder_holds_exactly_these_dags(bag: DagBag) -> None:
-    assert sorted(bag.dags) == ["monitor_pipelines", "pancake_nightly", "techmarket_nightly"]
+    assert sorted(bag.dags) == [
+        "events_curated",
+        "monitor_pipelines",
+        "pancake_nightly",
+        "techmarket_nightly",
+    ]
 
 
 def test_every_dag_can_be_imported(bag: DagBag) -> None:

@@ -9,12 +9,13 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
+from operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
 from operators.lake_to_clickhouse import LakeToClickHouseOperator
 from operators.lake_to_postgres import LakeToPostgresOperator
 from operators.mysql_to_lake import MySqlToLakeOperator
 from operators.postgres_to_lake import PostgresToLakeOperator
 from operators.run import OpenRunOperator
-from operators.spark_job import SparkJobOperator
+from operators.spark_job import CurateEventsOperator, SparkJobOperator
 from tallyhouse.contracts import load_source
 from tallyhouse.contracts.load import REPOSITORY
 from tallyhouse.extract import mysql as mysql_source
@@ -158,6 +159,8 @@ def test_a_bucket_that_is_not_there(
         OpenRunOperator(task_id="o", subject="pancake", lake_conn_id="s3_gone"),
         MySqlToLakeOperator(task_id="m", source="orders", run_id=RUN, lake_conn_id="s3_gone"),
         SparkJobOperator(task_id="s", job="transform", subject="pancake", run_id=RUN, lake_conn_id="s3_gone"),
+        EventObjectsToLakeOperator(task_id="e", run_id=RUN, events_conn_id="s3_gone"),
+        EventsToCuratedOperator(task_id="p", run_id=RUN, events_conn_id="s3_gone"),
     ):
         message = fails(operator, context, permanent=True)
         assert "bucket 'no-such-bucket' is not there. Create it" in message
@@ -214,6 +217,16 @@ def test_a_run_that_nobody_opened_is_not_published(context: dict[str, Any]) -> N
         LakeToClickHouseOperator(task_id="c", subject="pancake", run_id=RUN), context, permanent=True
     )
     assert "the warehouse does not show this run" in message
+
+
+def test_a_run_of_events_that_nobody_opened_is_neither_taken_nor_curated(context: dict[str, Any]) -> None:
+    for operator in (
+        EventObjectsToLakeOperator(task_id="e", run_id=RUN),
+        CurateEventsOperator(task_id="c", subject="events", run_id=RUN),
+        EventsToCuratedOperator(task_id="p", run_id=RUN),
+    ):
+        message = fails(operator, context, permanent=True)
+        assert message.startswith(f"subject events in run {RUN}: the run is not known. Start a new run")
 
 
 def test_an_unknown_spark_connection(context: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ from tallyhouse.errors import TallyhouseError
 from tallyhouse.quality.draft import draft
 from tallyhouse.quality.suites import SUITES, columns_of, read_suite, suite_path
 
-TABLES = [contract for subject in ("techmarket", "pancake") for contract in load_subject(subject).tables]
+TABLES = [
+    contract for subject in ("techmarket", "pancake", "events") for contract in load_subject(subject).tables
+]
 every_table = pytest.mark.parametrize("contract", TABLES, ids=lambda contract: contract.qualified_name)
 
 

@@ -12,7 +12,7 @@ import pytest
 from scripts.stack.context import Stack, StackError
 from scripts.stack.lifecycle import check_ports
 from scripts.stack.night import Night, Task
-from scripts.stack.services import Service
+from scripts.stack.service import Service
 from scripts.stack.supervise import Supervisor
 from tallyhouse.settings import ROOT
 

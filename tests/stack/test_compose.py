@@ -1,15 +1,21 @@
 """docker-compose.yaml agrees with the native stack: ports, names, credentials, and who may reach them.
 
-No Docker engine is needed, and none was there: this reads the file, it does not run it.
+No Docker engine is needed, and none was there: this reads the file, it does not run it. That Docker Compose
+can read it, `make check` says, by Compose's own library.
 """
 
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from scripts.stack.context import Stack
+from scripts.stack.service import GROUPS
+from scripts.stack.services import services
 from tallyhouse.settings import ROOT, STACK_ENV, Settings
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
@@ -41,7 +47,9 @@ def test_every_default_is_that_of_the_stack() -> None:
 
 def test_every_port_of_the_stack_is_published_once() -> None:
     keys = [key for _, port in published() for key, _ in PLACEHOLDER.findall(port)]
-    assert sorted(keys) == sorted(key for key in STACK if key.endswith("_PORT"))
+    # Redpanda's controller is its own affair.
+    wanted = {key for key in STACK if key.endswith("_PORT")} - {"KAFKA_CONTROLLER_PORT"}
+    assert sorted(keys) == sorted(wanted)
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
@@ -54,7 +62,7 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 def test_a_store_has_the_accounts_and_the_schema_of_the_stack(store: str) -> None:
     key, service = f"MYSQL_{store.upper()}", SERVICES[f"techmarket-{store}-db"]
     environment = service["environment"]
-    assert service["image"] == "mysql:8.4"
+    assert service["image"].startswith("mysql:8.4.")
     assert environment["MYSQL_DATABASE"] == STACK[f"{key}_DB"]
     assert environment["MYSQL_USER"] == STACK[f"{key}_USER"]
     assert environment["MYSQL_PASSWORD"] == STACK[f"{key}_PASSWORD"]
@@ -91,9 +99,16 @@ def test_airflow_is_told_where_every_server_is() -> None:
     environment = SERVICES["airflow-scheduler"]["environment"]
     assert SERVICES["airflow-scheduler"]["env_file"] == ["config/stack.env"]
     hosts = {key: value for key, value in environment.items() if key.endswith("_HOST")}
-    assert set(hosts) == {key for key in STACK if key.endswith("_HOST")} - {"DATA_DOCS_HOST"}
+    assert set(hosts) == {key for key in STACK if key.endswith("_HOST")} - {
+        # They run from the same image and nobody there asks them.
+        "DATA_DOCS_HOST",
+        "NIGHT_METRICS_HOST",
+    }
     for key, host in hosts.items():
         assert host in SERVICES, f"{key}: there is no service {host}"
+        if host == "redpanda":  # it tells clients of the network another address than those outside
+            assert f"internal://{host}:{environment['KAFKA_PORT']}" in " ".join(SERVICES[host]["command"])
+            continue
         inside = environment[key.replace("_HOST", "_HTTP_PORT" if key == "CLICKHOUSE_HOST" else "_PORT")]
         assert any(port.endswith(f":{inside}") for port in SERVICES[host]["ports"]), (
             f"{host} listens elsewhere"
@@ -105,7 +120,7 @@ def test_what_is_named_is_there() -> None:
     named = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
     for source in named:
         if source.startswith("./"):
-            assert (ROOT / source).is_file(), source
+            assert (ROOT / source).exists(), source
         else:
             assert source in COMPOSE["volumes"], source
     assert {name for name in named if not name.startswith("./")} == set(COMPOSE["volumes"])
@@ -121,8 +136,12 @@ def test_every_server_says_whether_it_is_well() -> None:
     assert silent == {"airflow-init", "spark-worker", "adminer"}
 
 
-def test_the_image_holds_what_is_run_in_it() -> None:
-    dockerfile = (ROOT / "infrastructure/docker/airflow.Dockerfile").read_text()
+DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("infrastructure/docker/*.Dockerfile")])
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_an_image_holds_what_is_run_in_it_and_runs_as_nobody(file: Path) -> None:
+    dockerfile = file.read_text()
     ignored = (ROOT / ".dockerignore").read_text()
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
         for path in source.split():
@@ -130,7 +149,122 @@ def test_the_image_holds_what_is_run_in_it() -> None:
             assert any(
                 path == kept or path.startswith(f"{kept}/") for kept in re.findall(r"^!(\S+)", ignored, re.M)
             ), path
-    assert re.search(r"^USER tallyhouse$", dockerfile, re.MULTILINE)
+    assert re.search(r"^USER 10001$", dockerfile, re.MULTILINE)
+    stages = re.findall(r"^FROM (\S+?):(\S+)", dockerfile, re.MULTILINE)
+    assert len(stages) >= 2, "build in one stage, run in another"
+    assert all(re.search(r"\d", tag) for _, tag in stages), "pin the base image"
+    # Packages before code, so that a changed line does not bring them anew.
+    last = dockerfile[dockerfile.rindex("\nFROM ") :]
+    assert last.index("COPY --from=") < min(found.start() for found in re.finditer(r"^COPY [^-]", last, re.M))
+
+
+def test_every_image_is_pinned_and_every_built_one_is_used() -> None:
+    for name, service in SERVICES.items():
+        if "build" not in service:
+            assert re.search(r":[\w.-]*\d", service["image"]), f"{name}: pin {service['image']}"
+    built = {service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service}
+    assert built == {str(file.relative_to(ROOT)) for file in DOCKERFILES}
+
+
+def test_every_service_has_limits_one_network_and_no_way_to_more_rights() -> None:
+    for name, service in SERVICES.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert set(limits) == {"cpus", "memory"}, name
+        assert service["networks"] == ["tallyhouse"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert set(service.get("profiles", ())) <= {*GROUPS, "tools", "superset"}, name
+
+
+# -- as natively ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[str, str]]:
+    """What each service of the native stack is told beside the stack's environment, on the default ports."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("TALLYHOUSE_LOCAL", str(tmp_path))
+    return {service.name: service.environment for service in services(Stack())}
+
+
+def in_the_network(value: str) -> str:
+    """A native value as it is between containers, without saying which."""
+    return re.sub(r"127\.0\.0\.1|localhost", "HOST", value)
+
+
+def defaulted(value: str) -> str:
+    """A value of the file with its defaults in, and container names as `in_the_network` has them."""
+    value = PLACEHOLDER.sub(lambda found: found[2], value)
+    return re.sub(rf"(?<![\w-])({'|'.join(map(re.escape, SERVICES))})(?=:\d|$)", "HOST", value)
+
+
+@pytest.mark.parametrize("name", ["ingest", "ingest-relay", "consumer", "pancake"])
+def test_a_service_is_told_what_it_is_told_natively(native: dict[str, dict[str, str]], name: str) -> None:
+    found = {key: defaulted(value) for key, value in SERVICES[name]["environment"].items()}
+    expected = {key: in_the_network(value) for key, value in native[name].items()}
+    # Whom they answer, and where they listen inside their containers, is Compose's to say.
+    own = {"INGEST_AUTH", "INGEST_RELAY_HOST", "CONSUMER_HOST"}
+    assert {k: v for k, v in found.items() if k not in own} == {
+        k: v for k, v in expected.items() if k not in own
+    }
+    assert own & expected.keys() <= found.keys()
+
+
+def test_a_group_of_the_native_stack_is_a_profile(native: dict[str, dict[str, str]]) -> None:
+    names = {"kafka": "redpanda"} | {
+        f"mysql-{store}": f"techmarket-{store}-db" for store in ("auth", "catalog", "orders", "payments")
+    }
+    for service in services(Stack()):
+        found = SERVICES[names.get(service.name, service.name)].get("profiles", ["nights"])
+        assert found == [service.group], service.name
+
+
+def test_prometheus_finds_each_service_where_it_listens() -> None:
+    config = yaml.safe_load((ROOT / "observability/prometheus.yml").read_text())
+    for job in config["scrape_configs"]:
+        (target,) = job["static_configs"][0]["targets"]
+        host, _, port = target.partition(":")
+        assert any(found.endswith(f":{port}") for found in SERVICES[host]["ports"]), target
+    mounted = dict(mount.split(":")[:2] for mount in SERVICES["prometheus"]["volumes"])
+    for rules in config["rule_files"]:
+        folder, _, _ = rules.rpartition("/")
+        source = f"./observability/{folder or rules}"
+        assert mounted[source] == f"/etc/prometheus/{folder or rules}", rules
+
+
+def test_a_containers_own_settings_win_over_those_that_it_shares(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "env.sh").write_text("export DATA_DOCS_HOST=127.0.0.1\nexport SHARED='a b'\n")
+    done = subprocess.run(
+        [ROOT / "infrastructure/docker/entrypoint.sh", "bash", "-c", 'echo "$DATA_DOCS_HOST $SHARED"'],
+        env={
+            "PATH": os.environ["PATH"],
+            "TALLYHOUSE_LOCAL": str(tmp_path),
+            "DATA_DOCS_HOST": "0.0.0.0",  # noqa: S104
+            "AIRFLOW_PUBLIC_URL": "x",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0.0.0.0 a b\n"
+
+
+@pytest.mark.parametrize("script", ["etl_reader.sh", "databases.sh"])
+def test_what_an_image_sources_is_not_executable(script: str) -> None:
+    file = ROOT / "infrastructure/docker" / script
+    assert file.stat().st_mode & 0o111 == 0
+    subprocess.run(["bash", "-n", file], check=True)
+
+
+def test_the_databases_of_a_first_start_are_those_of_the_stack() -> None:
+    environment = SERVICES["postgres"]["environment"]
+    script = (ROOT / "infrastructure/docker/databases.sh").read_text()
+    for key in re.search(r"for key in ([A-Z ]+);", script)[1].split():  # type: ignore[index]
+        user = "SUPERSET_DB" if key == "SUPERSET" else key
+        for name in (f"{key}_DB", f"{user}_USER", f"{user}_PASSWORD"):
+            assert environment[name] == STACK[name], name
 
 
 def test_a_cluster_is_not_told_that_the_driver_is_on_loopback(

@@ -69,7 +69,13 @@ def test_a_wrong_setting_is_named_in_one_line(dot_env: Path, line: str, said: st
 def test_every_key_of_the_file_is_a_setting_or_of_compose() -> None:
     lines = [line for line in STACK_ENV.read_text().splitlines() if line and not line.startswith("#")]
     keys = {line.partition("=")[0].lower() for line in lines}
-    compose = {"clickhouse_native_port", "spark_master_port", "spark_master_ui_port", "adminer_port"}
+    compose = {
+        "clickhouse_native_port",
+        "spark_master_port",
+        "spark_master_ui_port",
+        "adminer_port",
+        "grafana_port",
+    }
     assert keys - set(Settings.model_fields) == compose
 
 

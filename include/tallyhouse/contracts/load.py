@@ -15,7 +15,7 @@ from tallyhouse.contracts.types import ColumnType
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OVERLAYS = REPOSITORY / "include" / "contracts"
-ENGINES = ("mysql", "postgres")
+ENGINES = ("mysql", "postgres", "objects")
 
 
 @cache

@@ -112,7 +112,7 @@ class SourceContract:
 
     Attributes:
         name: Such as `orders`.
-        engine: `mysql` or `postgres`.
+        engine: `mysql`, `postgres`, or `objects` for documents in a bucket.
         conn_id: The Airflow connection of the extraction account.
         tables: In the order in which they are extracted: children before their parents, so that a
             parent is never older in raw than the child that names it.

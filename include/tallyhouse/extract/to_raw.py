@@ -67,7 +67,7 @@ def write_batch(
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
     schema = wire_schema(contract)
     try:
-        parts = tuple(_write_parts(stream.batches, lake, prefix, schema))
+        parts = tuple(write_parts(stream.batches, lake, prefix, schema))
     except (RuntimeError, OSError, AdbcError, pa.ArrowException) as error:
         raise TallyhouseError(
             f"the stream broke off ({first_line(error)})",
@@ -105,9 +105,10 @@ def write_batch(
     return manifest
 
 
-def _write_parts(
+def write_parts(
     batches: Iterator[pa.RecordBatch], lake: Lake, prefix: str, schema: pa.Schema
 ) -> Iterator[Part]:
+    """Streams rows into Parquet objects of bounded size below a prefix."""
     pending = (batch for batch in batches if batch.num_rows)
     batch = next(pending, None)
     number = 0

@@ -16,6 +16,7 @@ class Hop(StrEnum):
     """The arrows of a row's way."""
 
     SOURCE_RAW = "source=raw"
+    RAW_CURATED = "raw=curated"
     RAW_ACCEPTED = "raw=accepted"
     ACCEPTED_ODS = "accepted=ods"
     ODS_MODEL = "ods=model"

@@ -1,0 +1,61 @@
+"""# Events, curated every night
+
+Takes the JSON objects that ingest has written below `raw/` since the last run, keeps the lines that are no
+events aside with their reason, checks the rest, and adds it to the Parquet below `curated/`, by event type
+and day. The run's ledger must close: objects and lines in raw = curated + superseded + kept aside.
+
+**A re-run** takes only what no run has taken yet: each committed run keeps the list of its objects. A run
+that failed has committed nothing, so the next one takes its objects too; one that died after its commit is
+finished by the next.
+
+**Parameters**, for a run started by hand: `{"limit": 100000}` takes at most so many objects and leaves the
+rest to the next run.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pendulum
+from airflow.sdk import DAG, Param, TaskGroup
+
+from operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
+from operators.run import CloseRunOperator, OpenRunOperator
+from operators.spark_job import CurateEventsOperator
+from task_groups.nightly import RUN_ID
+
+with DAG(
+    dag_id="events_curated",
+    doc_md=__doc__,
+    description="Raw JSON events to partitioned Parquet, with a ledger that closes",
+    schedule="0 1 * * *",
+    start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Kyiv"),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=4),
+    default_args={
+        "owner": "data-platform",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=2),
+    },
+    params={
+        "limit": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Limit",
+            description="The most objects to take; none takes all that are there.",
+        )
+    },
+    render_template_as_native_obj=True,
+    tags=["events", "nightly"],
+):
+    open_run = OpenRunOperator(task_id="open_run", subject="events")
+    with TaskGroup("extract", tooltip="Every object that no run has taken, into immutable raw") as extract:
+        EventObjectsToLakeOperator(task_id="events", run_id=RUN_ID, limit="{{ params.limit }}")
+    curate = CurateEventsOperator(task_id="curate", subject="events", run_id=RUN_ID)
+    with TaskGroup("publish", tooltip="One entry of the log, then every file in its place") as publish:
+        EventsToCuratedOperator(task_id="curated", run_id=RUN_ID)
+    close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()
+    open_run >> extract >> curate >> publish >> close_run

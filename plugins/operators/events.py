@@ -1,0 +1,143 @@
+"""Events: JSON objects to the lake, and curated files to their places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from hooks.failures import one_line_errors
+from hooks.lake import LakeHook
+from hooks.postgres import CheckedPostgresHook
+from tallyhouse.contracts import load_subject
+from tallyhouse.events.publish import publish, recover
+from tallyhouse.events.take import take
+from tallyhouse.ledger import ROWS, Hop
+from tallyhouse.publish.run import may_publish
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class EventObjectsToLakeOperator(BaseOperator):
+    """Takes the JSON objects that no run has taken yet into a raw batch, line by line.
+
+    Before that it finishes what an earlier run's death may have left. Returns a small manifest.
+
+    :param run_id: the run, from `etl.run` (templated)
+    :param limit: the most objects to take; none takes all (templated)
+    :param subject: name of the subject's contract
+    :param events_conn_id: connection of the events' bucket
+    :param lake_conn_id: connection of the lake
+    :param dwh_conn_id: connection of the warehouse
+    """
+
+    template_fields: Sequence[str] = ("run_id", "limit")
+    ui_color = "#dbe9f6"
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        limit: int | str | None = None,
+        subject: str = "events",
+        events_conn_id: str = "s3_events",
+        lake_conn_id: str = "s3_lake",
+        dwh_conn_id: str = "pg_dwh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.limit = limit
+        self.subject = subject
+        self.events_conn_id = events_conn_id
+        self.lake_conn_id = lake_conn_id
+        self.dwh_conn_id = dwh_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Takes the objects.
+
+        Returns:
+            `key` of the manifest in the lake, `objects` and `rows`.
+        """
+        where = f"subject {self.subject} in run {self.run_id}"
+        subject = load_subject(self.subject)
+        (contract,) = subject.tables
+        with one_line_errors(where):
+            store = LakeHook(aws_conn_id=self.events_conn_id).get_events(where)
+            lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+            with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
+                if not may_publish(connection, subject.name, self.run_id):
+                    self.log.info("run %s is published already: nothing to take", self.run_id)
+                    return {}
+                state = recover(connection, store, subject, self.run_id)
+            manifest = take(
+                store,
+                state,
+                lake,
+                contract,
+                run_id=self.run_id,
+                attempt=context["ti"].try_number,
+                limit=int(self.limit) if self.limit else None,
+            )
+        self.log.info("%s objects, %s lines", manifest.control_totals["objects"], manifest.rows)
+        return {
+            "key": manifest.key,
+            "objects": int(manifest.control_totals["objects"]),
+            "rows": manifest.rows,
+        }
+
+
+class EventsToCuratedOperator(BaseOperator):
+    """Commits a curated run: its ledger closes, one entry of the log makes it so, its files move in.
+
+    A run that is published already is left as it is.
+
+    :param run_id: the run, from `etl.run` (templated)
+    :param subject: name of the subject's contract
+    :param events_conn_id: connection of the events' bucket
+    :param lake_conn_id: connection of the lake
+    :param dwh_conn_id: connection of the warehouse
+    """
+
+    template_fields: Sequence[str] = ("run_id",)
+    ui_color = "#d8efd8"
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        subject: str = "events",
+        events_conn_id: str = "s3_events",
+        lake_conn_id: str = "s3_lake",
+        dwh_conn_id: str = "pg_dwh",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        self.subject = subject
+        self.events_conn_id = events_conn_id
+        self.lake_conn_id = lake_conn_id
+        self.dwh_conn_id = dwh_conn_id
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Publishes the run.
+
+        Returns:
+            What became of the lines of the raw batch.
+        """
+        where = f"subject {self.subject} in run {self.run_id}"
+        with one_line_errors(where):
+            hook = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
+            lines = publish(
+                lambda: hook.connect(where),
+                LakeHook(aws_conn_id=self.events_conn_id).get_events(where),
+                LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where),
+                load_subject(self.subject),
+                self.run_id,
+            )
+        for line in lines:
+            self.log.info("%s %s %s: %s", line.table, line.hop, line.measure, line.left)
+        fates = next(line for line in lines if line.hop is Hop.RAW_CURATED and line.measure == ROWS)
+        return {name: int(rows) for name, rows in fates.parts.items()}

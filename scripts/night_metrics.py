@@ -1,0 +1,129 @@
+"""What the warehouse knows of its nights, for Prometheus: asked anew at each scrape, nothing stored.
+
+python -m scripts.night_metrics
+
+Read from `etl.run` and `etl.ledger` themselves: a night that nobody reported is late all the same.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from tallyhouse.settings import Settings, load_settings
+
+log = logging.getLogger("night_metrics")
+
+# By subject: its newest run, and the newest one that was published.
+NIGHTS = """
+    WITH newest AS (
+        SELECT DISTINCT ON (subject) * FROM etl.run ORDER BY subject, started_at DESC
+    ), published AS (
+        SELECT subject, max(published_at) AS at FROM etl.run WHERE status = 'published' GROUP BY subject
+    ), pending AS (
+        SELECT subject, count(*) AS runs FROM etl.run
+        WHERE status = 'published' AND clickhouse_at IS NULL GROUP BY subject
+    ), lines AS (
+        SELECT l.run_id, count(*) AS all_lines, count(*) FILTER (WHERE NOT l.closed) AS open_lines,
+            sum(l.left_value) FILTER (WHERE l.hop = 'source=raw' AND l.measure = 'rows') AS taken
+        FROM etl.ledger AS l JOIN newest ON newest.run_id = l.run_id GROUP BY l.run_id
+    )
+    SELECT n.subject, extract(epoch FROM n.started_at), extract(epoch FROM p.at),
+        extract(epoch FROM coalesce(n.clickhouse_at, n.published_at, clock_timestamp()) - n.started_at),
+        (n.status = 'failed')::int, (n.status = 'running')::int, coalesce(pending.runs, 0),
+        coalesce(l.all_lines, 0), coalesce(l.open_lines, 0), coalesce(l.taken, 0)
+    FROM newest AS n
+    LEFT JOIN published AS p ON p.subject = n.subject
+    LEFT JOIN pending ON pending.subject = n.subject
+    LEFT JOIN lines AS l ON l.run_id = n.run_id
+    ORDER BY n.subject
+"""
+METRICS = {
+    "night_last_started_timestamp_seconds": "When the newest run began.",
+    "night_last_published_timestamp_seconds": "When the newest published run was published.",
+    "night_last_run_seconds": "How long the newest run took, or has taken up to now.",
+    "night_last_run_failed": "1 when the newest run failed.",
+    "night_running": "1 while a run is open.",
+    "night_runs_not_in_clickhouse": "Runs that PostgreSQL shows and ClickHouse does not yet.",
+    "night_ledger_lines": "Lines of the newest run's ledger.",
+    "night_ledger_open_lines": "Lines of it that do not close.",
+    "night_rows_taken": "Rows that the newest run took from its sources.",
+}
+
+
+class Nights(Collector):
+    """The nights' metrics.
+
+    Args:
+        settings: Where the warehouse is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: psycopg.Connection[Any] | None = None
+        self._lock = threading.Lock()
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """None beforehand: to be registered must not need the warehouse."""
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Asks the warehouse; when it does not answer, only that."""
+        try:
+            with self._lock:
+                rows = self._ask()
+        except psycopg.Error as error:
+            log.warning("the warehouse does not answer: %s", str(error).splitlines()[0])
+            yield GaugeMetricFamily("night_warehouse_up", "1 while the warehouse answers.", 0)
+            return
+        yield GaugeMetricFamily("night_warehouse_up", "1 while the warehouse answers.", 1)
+        for number, (name, said) in enumerate(METRICS.items(), start=1):
+            family = GaugeMetricFamily(name, said, labels=["subject"])
+            for row in rows:
+                if row[number] is not None:  # a subject that was never published has no such time
+                    family.add_metric([row[0]], float(row[number]))
+            yield family
+
+    def _ask(self) -> list[tuple[Any, ...]]:
+        s = self._settings
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(
+                    host=s.postgres_host,
+                    port=s.postgres_port,
+                    user=s.dwh_reader_user,
+                    password=s.dwh_reader_password,
+                    dbname=s.dwh_db,
+                    connect_timeout=3,
+                    options="-c statement_timeout=8000",
+                    autocommit=True,
+                )
+            return self._connection.execute(NIGHTS).fetchall()
+        except psycopg.Error:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with suppress(psycopg.Error):
+                    connection.close()
+            raise
+
+
+def main() -> None:
+    """Serves /metrics until it is stopped."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    settings = load_settings()
+    registry = CollectorRegistry()
+    registry.register(Nights(settings))
+    _, thread = start_http_server(
+        settings.night_metrics_port, addr=settings.night_metrics_host, registry=registry
+    )
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

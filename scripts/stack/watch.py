@@ -1,0 +1,126 @@
+"""What watches the stack: the nights' metrics, and a Prometheus that scrapes every service."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.stack import fetch, readiness
+from scripts.stack.context import Stack, StackError
+from scripts.stack.service import Service
+from tallyhouse.settings import Settings
+
+
+def watchers(stack: Stack) -> list[Service]:
+    """Every service of the group."""
+    s = stack.settings
+    config = stack.run / "prometheus" / "prometheus.yml"
+    data = stack.data / "prometheus"
+
+    def prepare() -> None:
+        ensure_prometheus(stack)
+        write_config(stack, config)
+        data.mkdir(parents=True, exist_ok=True)
+
+    command = [
+        *(str(prometheus(stack)), f"--config.file={config}", f"--storage.tsdb.path={data}"),
+        *(
+            f"--web.listen-address={s.prometheus_host}:{s.prometheus_port}",
+            "--storage.tsdb.retention.time=15d",
+        ),
+        "--log.level=warn",
+    ]
+    return [
+        Service(
+            "night-metrics",
+            f"{shlex.quote(sys.executable)} -m scripts.night_metrics",
+            {"NIGHT_METRICS_PORT": s.night_metrics_port},
+            ready=lambda: readiness.http(f"http://{s.night_metrics_host}:{s.night_metrics_port}/metrics"),
+            after=("migrations",),
+            group="watch",
+        ),
+        Service(
+            "prometheus",
+            shlex.join(command),
+            {"PROMETHEUS_PORT": s.prometheus_port},
+            ready=lambda: readiness.http(f"{s.prometheus_url}/-/ready"),
+            prepare=prepare,
+            url=s.prometheus_url,
+            group="watch",
+        ),
+    ]
+
+
+def targets(s: Settings) -> dict[str, str]:
+    """Where each job of observability/prometheus.yml is natively."""
+    return {
+        "ingest": f"{s.ingest_host}:{s.ingest_port}",
+        "ingest-relay": f"{s.ingest_host}:{s.ingest_relay_port}",
+        "consumer": f"{s.ingest_host}:{s.consumer_port}",
+        "pancake": f"{s.pancake_host}:{s.pancake_port}",
+        "pipeline-info": f"{s.pipeline_info_host}:{s.pipeline_info_port}",
+        "nights": f"{s.night_metrics_host}:{s.night_metrics_port}",
+        "minio": f"{s.minio_host}:{s.minio_port}",
+        "prometheus": f"{s.prometheus_host}:{s.prometheus_port}",
+    }
+
+
+def write_config(stack: Stack, to: Path) -> None:
+    """Write observability/prometheus.yml as it is natively: the same jobs and rules at other addresses.
+
+    Raises:
+        StackError: a job that nobody has an address for.
+    """
+    folder = stack.root / "observability"
+    config: dict[str, Any] = yaml.safe_load((folder / "prometheus.yml").read_text())
+    here = targets(stack.settings)
+    for job in config["scrape_configs"]:
+        if job["job_name"] not in here:
+            raise StackError(f"prometheus: job {job['job_name']} has no address in scripts/stack/watch.py")
+        job["static_configs"] = [{"targets": [here[job["job_name"]]]}]
+    config["rule_files"] = [str(folder / rules) for rules in config["rule_files"]]
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def prometheus(stack: Stack, program: str = "prometheus") -> Path:
+    """Prometheus, or its promtool: the machine's, else where `ensure_prometheus` puts it."""
+    found = shutil.which(program)
+    return Path(found) if found else stack.cache / "prometheus" / "usr" / "bin" / program
+
+
+def ensure_prometheus(stack: Stack) -> None:
+    """Unpack Debian's package into the cache: to install it would start a daemon on every address.
+
+    Raises:
+        StackError: in one line, how to get it by hand.
+    """
+    if prometheus(stack).exists():
+        return
+
+    def unpack(into: Path) -> None:
+        log = stack.logs / "setup-prometheus.log"
+        download = ["apt-get", "download", "-qq", "prometheus"]
+        with log.open("w") as sink:
+            for command in (download, ["apt-get", "update", "-qq"], download):
+                if command is not download and os.geteuid() != 0:
+                    continue
+                subprocess.run(command, cwd=into, stdout=sink, stderr=subprocess.STDOUT, check=False)
+                if package := next(into.glob("*.deb"), None):
+                    subprocess.run(["dpkg-deb", "-x", package, into], check=True)
+                    package.unlink()
+                    return
+        raise StackError(
+            f"prometheus: could not be downloaded (all of it in {log}); install it from your system"
+        )
+
+    if not shutil.which("apt-get"):
+        raise StackError(
+            "prometheus: not found; install it, or start the rest: make start GROUPS=nights,events,apps"
+        )
+    fetch.make(fetch.Artifact("Prometheus", stack.cache / "prometheus", unpack))

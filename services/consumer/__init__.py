@@ -1,0 +1,1 @@
+"""Brings events from Kafka into ClickHouse, once each."""

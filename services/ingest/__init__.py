@@ -1,0 +1,1 @@
+"""Takes events in, once each, and brings them to Kafka and to the lake."""

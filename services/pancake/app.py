@@ -1,0 +1,106 @@
+"""The application: `uvicorn services.pancake.app:app --host 127.0.0.1 --port 8001`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import Counter
+
+from services.common import guard, problems, security
+from services.common.guard import Guard, PoolCollector
+from services.common.limits import BodyLimitMiddleware
+from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
+from services.common.resilience import Breaker
+from services.common.security import Gate, Principal
+from services.pancake import api
+from services.pancake.settings import Settings
+from services.pancake.store import PancakeStore
+
+STATIC = Path(__file__).with_name("static")
+# What is not from here is not loaded and not run.
+PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+        " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application over the database that the settings name."""
+    settings = settings or Settings()
+    metrics, tracing, gate = Metrics(), tracer("pancake"), Gate(settings)
+    created = Counter("pancakes_created", "Pancakes stored.", registry=metrics.registry)
+    breaker = Breaker("the database", failures=settings.breaker_failures, seconds=settings.breaker_seconds)
+    store = PancakeStore(
+        settings,
+        Guard(
+            "postgresql",
+            breaker=breaker,
+            attempts=settings.retry_attempts,
+            metrics=metrics,
+            tracing=tracing,
+        ),
+    )
+    metrics.registry.register(PoolCollector(breaker, store.pool))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        configure_logging(settings.log_level)
+        yield
+        store.close()
+
+    app = FastAPI(
+        title="Tallyhouse pancake",
+        version="1.0.0",
+        description="Takes pancakes and shows them.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    guard.install(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "Content-Type"],
+            expose_headers=["Link", "X-Request-ID", "Retry-After"],
+        )
+    app.add_middleware(BodyLimitMiddleware, most=settings.max_body_bytes)
+    app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing)
+    app.include_router(api.routes(store, gate, created))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/", include_in_schema=False)
+    def page(_: Annotated[Principal, Depends(gate.require(security.READ, browser=True))]) -> FileResponse:
+        """The page: a form and the list."""
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+    @app.get(
+        "/metrics",
+        tags=["service"],
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems.responses(401, 403, 429),
+        },
+    )
+    def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
+        """The service's metrics, as Prometheus reads them."""
+        content, media_type = metrics.exposition()
+        return Response(content, media_type=media_type)
+
+    return app
+
+
+app = create_app()

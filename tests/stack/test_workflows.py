@@ -1,0 +1,54 @@
+"""The workflows name what is there; that they are workflows, `make check` says, by actionlint."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tallyhouse.settings import ROOT
+
+FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def jobs() -> dict[str, dict[str, Any]]:
+    return {
+        f"{file.stem}/{name}": job
+        for file in FILES
+        for name, job in yaml.safe_load(file.read_text())["jobs"].items()
+    }
+
+
+def commands() -> list[str]:
+    return [step["run"] for job in jobs().values() for step in job["steps"] if "run" in step]
+
+
+def test_every_image_is_built() -> None:
+    built = {one["file"] for one in jobs()["ci/image"]["strategy"]["matrix"]["include"]}
+    there = [*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("infrastructure/docker/*.Dockerfile")]
+    assert built == {str(file.relative_to(ROOT)) for file in there}
+
+
+def test_every_target_of_make_and_every_file_is_there() -> None:
+    text = "\n".join(commands())
+    targets = set(re.findall(r"^([a-z-]+(?: [a-z-]+)*):", (ROOT / "Makefile").read_text(), re.M))
+    known = {name for names in targets for name in names.split()}
+    for words in re.findall(r"\bmake ([a-z -]+)", text):
+        assert set(words.split()) <= known, words
+    for path in re.findall(r"(?<![\w/.-])(?:\.ci|ci|scripts|infrastructure|tools)/[\w./-]+", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_services_of_the_smoke_test_are_composes() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    (up,) = [command for command in commands() if command.startswith("docker compose up")]
+    named = [word for word in up.split()[3:] if not word.startswith("--")]
+    assert set(named) <= set(services)
+    assert {"ingest", "minio", "redpanda", "postgres"} <= set(named)
+
+
+@pytest.mark.parametrize("name", jobs())
+def test_a_job_ends_in_time_and_may_only_read(name: str) -> None:
+    assert jobs()[name]["timeout-minutes"] <= 90
+    workflow = yaml.safe_load((ROOT / f".github/workflows/{name.split('/', maxsplit=1)[0]}.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}

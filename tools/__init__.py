@@ -1,0 +1,1 @@
+"""Programs to run by hand against a running stack."""
