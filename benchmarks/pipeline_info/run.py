@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -57,20 +57,34 @@ def seconds_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK
 
 
+def seconds_of_store(server: int | None) -> float:
+    """Processor time of PostgreSQL and its children, when it is ours."""
+    if server is None:
+        return 0.0
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(server)], capture_output=True, check=False)
+    total = seconds_of(server)
+    for child in found.stdout.split():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total += seconds_of(int(child))
+    return total
+
+
 def busy() -> float:
     """Processor time that the whole machine has used."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(fields) - fields[3] - fields[4]) / CLOCK
 
 
-def load(user: str, users: int, seconds: int, service: int) -> tuple[dict[str, dict[str, str]], str]:
+def load(
+    user: str, users: int, seconds: int, service: int, server: int | None
+) -> tuple[dict[str, dict[str, str]], str]:
     """Put a load on the service.
 
     Returns:
         The rows of locust's statistics by name, and who took how much of the processors.
     """
     before, at, all_at = resource.getrusage(resource.RUSAGE_CHILDREN), seconds_of(service), busy()
-    started = time.monotonic()
+    store_at, started = seconds_of_store(server), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
@@ -87,8 +101,9 @@ def load(user: str, users: int, seconds: int, service: int) -> tuple[dict[str, d
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     mine = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / took
     ours, everything = (seconds_of(service) - at) / took, (busy() - all_at) / took
-    rest = everything - mine - ours
-    return rows, f"load {mine:.2f}, service {ours:.2f}, PostgreSQL and others {rest:.2f} cores"
+    store = (seconds_of_store(server) - store_at) / took
+    rest = everything - mine - ours - store
+    return rows, f"load {mine:.2f}, service {ours:.2f}, store {store:.2f}, others {rest:.2f} cores"
 
 
 def export(service: int) -> tuple[float, int, float]:
@@ -118,10 +133,10 @@ def first_page() -> float:
 
 
 @contextmanager
-def own_store() -> Iterator[None]:
+def own_store() -> Iterator[int | None]:
     """A PostgreSQL for the measurement alone, unless the environment names a store."""
     if "PIPELINE_INFO_BACKEND" in os.environ:
-        yield
+        yield None
         return
     DATA.mkdir(parents=True, exist_ok=True)
     DATA.chmod(0o755)
@@ -129,7 +144,7 @@ def own_store() -> Iterator[None]:
     server.start()
     os.environ |= {"PIPELINE_INFO_BACKEND": "postgres", "PIPELINE_INFO_DSN": server.dsn("postgres")}
     try:
-        yield
+        yield server.process.pid if server.process else None
     finally:
         server.stop()
 
@@ -188,7 +203,7 @@ def main() -> int:
         table.add_row(measure, promised, measured, "yes" if good else "NO", more)
         console.print(f"{measure}: {measured} ({more})")
 
-    with own_store():
+    with own_store() as server:
         held = fill(options.runs)
         with running() as service:
             table.title = f"pipeline-info with {held:,} runs in {os.environ['PIPELINE_INFO_BACKEND']}"
@@ -197,7 +212,7 @@ def main() -> int:
                 "first page in a browser", "1 s", f"{slowest:.2f} s", good=slowest < 1, more="slowest of five"
             )
 
-            rows, who = load("Reader", 20, options.seconds, service)
+            rows, who = load("Reader", 20, options.seconds, service, server)
             page, total = rows["a filtered page"], rows["Aggregated"]
             p95, failed = float(page["95%"]), int(total["Failure Count"])
             asked = f"{float(total['Requests/s']):.0f}/s, median {page['50%']}, p99 {page['99%']} ms; {who}"
@@ -217,7 +232,7 @@ def main() -> int:
                 more="",
             )
 
-            rows, who = load("Writer", 2, options.bulk_seconds, service)
+            rows, who = load("Writer", 2, options.bulk_seconds, service, server)
             total = rows["Aggregated"]
             rate = float(total["Requests/s"]) * int(os.environ.get("BULK", "1000"))
             failed = int(total["Failure Count"])

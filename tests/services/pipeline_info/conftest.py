@@ -128,6 +128,15 @@ class Postgres:
         return self.dsn(name)
 
 
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the store of the stack, or that of another test."""
+    for name in [name for name in os.environ if name.startswith("PIPELINE_INFO_")]:
+        if name != "PIPELINE_INFO_SCREENSHOTS":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIPELINE_INFO_FILE", str(tmp_path / "apart" / "runs.jsonl"))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="pipeline-info-pg-") as folder:

@@ -52,6 +52,8 @@ class StandIn:
         self.turn = threading.Lock()
         self.cache: dict[str, str] = {}
         ddl = Path(backend.__file__).with_name("oracle.sql").read_text()
+        # SQLite would keep a NUMBER as a float, whose sums are not exact beyond 2**53; Oracle's are.
+        ddl = re.sub(r"\bNUMBER\(\d+\)", "INTEGER", ddl)
         with sqlite3.connect(self.file) as db:
             for statement in sqlglot.transpile(ddl, read="oracle", write="sqlite"):
                 statement = re.sub(" NULLS (FIRST|LAST)", "", statement)  # noqa: PLW2901 - not in an index of SQLite
