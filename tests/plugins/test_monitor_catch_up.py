@@ -98,7 +98,7 @@ def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psy
     dsn = server.new_database()
     database = dsn.split("dbname=")[1]
     address = {"conn_type": "postgres", "host": "127.0.0.1", "port": server.port, "login": "postgres"}
-    monkeypatch.setenv("AIRFLOW_CONN_PG_DWH", json.dumps(address | {"password": "x", "schema": database}))
+    monkeypatch.setenv("AIRFLOW_CONN_PLAYED_DWH", json.dumps(address | {"password": "x", "schema": database}))
     with psycopg.connect(dsn, autocommit=True) as connection:
         for name in ("0001_etl", "0005_position"):
             connection.execute((MIGRATIONS / f"{name}.sql").read_bytes())
@@ -109,7 +109,7 @@ def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psy
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
     airflow = Airflow()
     address = {"conn_type": "http", "host": "127.0.0.1", "port": airflow.server.server_port, "login": "a"}
-    monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", json.dumps(address | {"password": "p"}))
+    monkeypatch.setenv("AIRFLOW_CONN_PLAYED_AIRFLOW", json.dumps(address | {"password": "p"}))
     yield airflow
     airflow.server.shutdown()
 
@@ -141,7 +141,7 @@ class Service:
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     service = Service(tmp_path / "runs.jsonl")
     monkeypatch.setenv(
-        "AIRFLOW_CONN_PIPELINE_INFO",
+        "AIRFLOW_CONN_PLAYED_INFO",
         json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": service.port}),
     )
     yield service
@@ -149,14 +149,20 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
 
 
 def monitor() -> int:
-    return AirflowToPipelineInfoOperator(task_id="post_runs").execute({})
+    # Connections of their own names: the stack's file of connections comes before the environment.
+    return AirflowToPipelineInfoOperator(
+        task_id="post_runs",
+        pipeline_info_conn_id="played_info",
+        airflow_conn_id="played_airflow",
+        dwh_conn_id="played_dwh",
+    ).execute({})
 
 
 def test_every_run_is_posted_once_and_days_of_outage_are_caught_up(
     warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     airflow.finish(5)
-    with pytest.raises(AirflowException, match="cannot connect to pipeline_info"):
+    with pytest.raises(AirflowException, match="cannot connect to played_info"):
         monitor()
     airflow.finish(3 * 144)
     service.start()
