@@ -154,6 +154,17 @@ def transform(subject: SubjectContract, stores: Stores) -> Hop:
     return Hop(tuple(raw.values()), (*accepted, *increments))
 
 
+def curation(subject: SubjectContract, bucket: str) -> Hop:
+    """Raw objects of events into curated Parquet.
+
+    Args:
+        subject: That of the events.
+        bucket: The namespace of theirs, such as `s3://raw-data`.
+    """
+    raw = [_table(table, Place(bucket, "raw")) for table in subject.tables]
+    return Hop(tuple(raw), tuple(_carried(found, Place(bucket, "curated")) for found in raw))
+
+
 def publish(subject: SubjectContract, stores: Stores) -> Hop:
     """Accepted rows into `ods`, increments into the star schema."""
     accepted = [_table(table, stores.accepted(table)) for table in subject.tables]

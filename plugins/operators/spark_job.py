@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseHook, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from hooks.failures import find_connection, one_line_errors
@@ -177,6 +177,10 @@ class TransformBatchOperator(SparkJobOperator):
         if not self._is_published():
             super().execute(context)
 
+    def hop(self, stores: lineage.Stores) -> lineage.Hop:
+        """See `HopLineage`."""
+        return lineage.transform(load_subject(self.subject), stores)
+
 
 class CurateEventsOperator(CheckBatchOperator):
     """Reads a run's events, runs their suite, and writes the curated files aside, in one Spark session.
@@ -211,7 +215,8 @@ class CurateEventsOperator(CheckBatchOperator):
 
     def hop(self, stores: lineage.Stores) -> lineage.Hop:
         """See `HopLineage`."""
-        return lineage.transform(load_subject(self.subject), stores)
+        bucket = BaseHook.get_connection(self.events_conn_id).extra_dejson.get("bucket", "")
+        return lineage.curation(load_subject(self.subject), f"s3://{bucket}")
 
 
 def _last_words(error: AirflowException) -> str | None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,9 @@ from openlineage.client.serde import Serde
 from sqlglot import exp
 from sqlglot.lineage import lineage as follow
 
+from operators.lake_to_postgres import LakeToPostgresOperator
 from operators.lineage import as_openlineage
+from operators.spark_job import CheckBatchOperator, CurateEventsOperator, TransformBatchOperator
 from services.pipeline_info.app import create_app
 from services.pipeline_info.settings import Settings
 from tallyhouse import lineage
@@ -123,3 +126,25 @@ def test_the_service_takes_the_events_and_serves_their_graph(tmp_path: Path) -> 
     }
     page = client.get("/lineage", params={"node": revenue})
     assert "line_total" in page.text
+
+
+@pytest.mark.parametrize(
+    ("operator", "reads", "writes"),
+    [
+        (CheckBatchOperator, {"raw"}, set()),
+        (TransformBatchOperator, {"raw"}, {"accepted", "increment"}),
+        (CurateEventsOperator, {"raw"}, {"curated"}),
+        (LakeToPostgresOperator, {"accepted", "increment"}, {"dwh_db.ods", "dwh_db.dwh"}),
+    ],
+)
+def test_each_task_names_its_own_hop(
+    operator: type[Any], reads: set[str], writes: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_S3_EVENTS", '{"conn_type": "aws", "extra": {"bucket": "raw-data"}}')
+    subject = "events" if operator is CurateEventsOperator else "techmarket"
+    hop = operator(task_id="t", subject=subject, run_id="r").hop(STORES)
+
+    def places(found: tuple[lineage.Dataset, ...]) -> set[str]:
+        return {re.split(r"/|\.(?=[a-z_]+$)", dataset.place.name)[0] for dataset in found}
+
+    assert (places(hop.inputs), places(hop.outputs)) == (reads, writes)
