@@ -1,5 +1,6 @@
 """Fixtures of the integration tests: the stack's real servers, scratch databases, a ClickHouse apart."""
 
+import logging
 import secrets
 import socket
 import subprocess
@@ -19,6 +20,16 @@ from psycopg import sql
 
 from tallyhouse.migrate import migrate_clickhouse
 from tallyhouse.settings import ROOT, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    # A service in the test's own process logs to the stderr of that test, which is closed after it.
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import Counter
 
 from services.common import problems, security
+from services.common.collector import freeze_startup
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
 from services.common.security import Gate
@@ -47,6 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         configure_logging(settings.log_level)
+        freeze_startup()
         tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(watch.run())]
         yield
         for task in tasks:

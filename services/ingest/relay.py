@@ -39,6 +39,11 @@ _FETCH = """
         ) AS next
     ) AS counted WHERE before < %s ORDER BY seq
 """
+_OUTLOOK = """
+    SELECT accepted.seq, accepted.events - carrier.events
+    FROM ingest.progress AS accepted CROSS JOIN ingest.progress AS carrier
+    WHERE accepted.name = 'accepted' AND carrier.name = %s
+"""
 _PROGRESS = "UPDATE ingest.progress SET seq = %s, events = events + %s WHERE name = %s"
 _SWEEP = """
     DELETE FROM ingest.outbox
@@ -53,6 +58,18 @@ class Row(NamedTuple):
     object: UUID
     events: int
     body: bytes
+
+
+class Outlook(NamedTuple):
+    """What there is to carry, beyond the rows at hand.
+
+    Attributes:
+        accepted: The newest number of the outbox.
+        waiting: Events that this carrier has not carried.
+    """
+
+    accepted: int
+    waiting: int
 
 
 class DeliveryError(Exception):
@@ -76,7 +93,7 @@ class KafkaCarrier:
         topics = {self._settings.kafka_topic: self._settings.kafka_partitions}
         await asyncio.to_thread(ensure_topics, self._settings.kafka_bootstrap, topics)
 
-    async def deliver(self, rows: Sequence[Row]) -> None:
+    async def deliver(self, rows: Sequence[Row], _: Outlook) -> None:
         """Publish rows and wait until the broker has them."""
         await asyncio.to_thread(self._deliver, rows)
 
@@ -118,8 +135,42 @@ class KafkaCarrier:
             self._failed = error
 
 
+class Pace:
+    """How much of the time objects are written.
+
+    While more comes in than the lake can take, it falls behind anyway, and with the lake on the same machine
+    to write all the time would take the processor from those who wait for an answer. Then every writer
+    rests after each object, and what waits in the outbox follows when less comes in. When the outbox is
+    nearly full, all of the time is used again: those who send are about to be slowed down in any case.
+
+    Args:
+        writers: How many write at once.
+        rest: Seconds of rest for a second of writing, while there is to be any.
+        most_waiting: Events in the outbox at which there is none.
+    """
+
+    def __init__(self, *, writers: int, rest: float, most_waiting: int) -> None:
+        self._writers, self._rest, self._most_waiting = writers, rest, most_waiting
+        self._seconds = 0.0
+        self._before: tuple[float, int] | None = None
+        self.rest = 0.0
+
+    def wrote(self, seconds: float) -> None:
+        """Take note of how long an object took."""
+        self._seconds += ((self._seconds and 0.02) or 1) * (seconds - self._seconds)
+
+    def look(self, now: float, outlook: Outlook) -> None:
+        """Judge from what has come in since the last look; `now` in seconds of any clock that runs evenly."""
+        if self._before is not None and now > self._before[0]:
+            since, accepted = self._before
+            coming = (outlook.accepted - accepted) / (now - since)
+            too_much = coming * self._seconds > self._writers
+            self.rest = self._rest if too_much and outlook.waiting < self._most_waiting else 0.0
+        self._before = now, outlook.accepted
+
+
 class RawCarrier:
-    """Writes objects, some at once.
+    """Writes objects, some at once, at its `Pace`.
 
     Args:
         settings: Where.
@@ -129,13 +180,19 @@ class RawCarrier:
         self._settings = settings
         self._lake = open_lake(settings)
         self._slots = asyncio.Semaphore(settings.relay_puts)
+        self._pace = Pace(
+            writers=settings.relay_puts,
+            rest=settings.relay_rest,
+            most_waiting=settings.max_outbox_events * 3 // 4,
+        )
 
     async def prepare(self) -> None:
         """Make the bucket if it is not there."""
         await ensure_bucket(self._lake, self._settings)
 
-    async def deliver(self, rows: Sequence[Row]) -> None:
+    async def deliver(self, rows: Sequence[Row], outlook: Outlook) -> None:
         """Write the objects of rows, and wait until the lake has them."""
+        self._pace.look(time.monotonic(), outlook)
         # All to their end, and then the first that failed: nothing is left in the air for the next try.
         results = await asyncio.gather(*map(self._write, rows), return_exceptions=True)
         for result in results:
@@ -144,7 +201,12 @@ class RawCarrier:
 
     async def _write(self, row: Row) -> None:
         async with self._slots:
+            began = time.monotonic()
             await write(self._lake, row.object, row.body)
+            took = time.monotonic() - began
+            self._pace.wrote(took)
+            if self._pace.rest:
+                await asyncio.sleep(took * self._pace.rest)
 
 
 class Relay:
@@ -216,7 +278,7 @@ class Relay:
         self,
         name: str,
         prepare: Callable[[], Awaitable[None]],
-        deliver: Callable[[Sequence[Row]], Awaitable[None]],
+        deliver: Callable[[Sequence[Row], Outlook], Awaitable[None]],
     ) -> None:
         """Carry, and begin again with longer and longer waits when something does not answer."""
         wait = 0.1
@@ -237,7 +299,7 @@ class Relay:
             wait = 0.1 if time.monotonic() - began > 30 else min(wait * 2, 5)
             await asyncio.sleep(wait)
 
-    async def _carry(self, name: str, deliver: Callable[[Sequence[Row]], Awaitable[None]]) -> None:
+    async def _carry(self, name: str, deliver: Callable[[Sequence[Row], Outlook], Awaitable[None]]) -> None:
         settings = self._settings
         async with await psycopg.AsyncConnection.connect(
             settings.dsn, autocommit=True, prepare_threshold=0
@@ -256,8 +318,10 @@ class Relay:
                 )
                 rows = [Row(*found) for found in await cursor.fetchall()]
                 if rows:
+                    cursor = await connection.execute(_OUTLOOK, [name])
+                    ((accepted, waiting),) = await cursor.fetchall()
                     with self._seconds.labels(name).time():
-                        await deliver(rows)
+                        await deliver(rows, Outlook(accepted, waiting))
                     seq, events = rows[-1].seq, sum(found.events for found in rows)
                     await connection.execute(_PROGRESS, [seq, events, name])
                     self._carried.labels(name).inc(events)

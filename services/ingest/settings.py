@@ -36,8 +36,9 @@ class Settings(ServiceSettings):
         relay_port: Likewise.
         relay_batch: The most rows of the outbox that are carried at once.
         relay_batch_bytes: Likewise in bytes.
-        relay_puts: Objects that are written at once. Few, so that beside a lake on the same machine raw
-            objects take the processor time that is left over; more for a lake that is far away.
+        relay_puts: Objects that are written at once. More for a lake that is far away.
+        relay_rest: Seconds for which a writer of objects rests after a second of writing, while more comes in
+            than can be written; 0 where the lake is on another machine.
         relay_idle_ms: How long the relay sleeps when there is nothing to carry.
         rate_per_second: No limit by client unless one is set: a full outbox slows all of them down.
     """
@@ -76,6 +77,7 @@ class Settings(ServiceSettings):
     relay_batch: Annotated[int, Field(ge=1)] = 1000
     relay_batch_bytes: Annotated[int, Field(ge=1)] = 16 * 1024 * 1024
     relay_puts: Annotated[int, Field(ge=1)] = 4
+    relay_rest: Annotated[float, Field(ge=0)] = 8
     relay_idle_ms: Annotated[float, Field(gt=0)] = 50
     rate_per_second: Annotated[float, Field(ge=0)] = 0
 

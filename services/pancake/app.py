@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 
 from services.common import guard, problems, security
+from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         configure_logging(settings.log_level)
+        freeze_startup()
         yield
         store.close()
 

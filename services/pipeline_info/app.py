@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from services.common import guard, problems, security
+from services.common.collector import freeze_startup
 from services.common.guard import PoolCollector
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
@@ -70,6 +71,7 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         configure_logging(settings.log_level)
+        freeze_startup()
         yield
         store.close()
 
