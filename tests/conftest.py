@@ -22,14 +22,9 @@ from tallyhouse.migrate import migrate_clickhouse
 from tallyhouse.settings import ROOT, Settings, load_settings
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    # A service in the test's own process logs to the stderr of that test, which is closed after it.
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+def pytest_configure() -> None:
+    # It says goodbye when the interpreter ends, to a stream that pytest has closed by then.
+    logging.getLogger("py4j").setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

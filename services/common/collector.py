@@ -1,5 +1,6 @@
 """Python's garbage collector, kept from stopping a service that people wait for."""
 
+import atexit
 import gc
 
 
@@ -13,3 +14,4 @@ def freeze_startup() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+    atexit.register(gc.unfreeze)  # libraries in C look at the end for what was never freed
