@@ -203,6 +203,10 @@ def main() -> int:
         table.add_row(measure, promised, measured, "yes" if good else "NO", more)
         console.print(f"{measure}: {measured} ({more})")
 
+    def no_errors(while_doing: str, total: dict[str, str]) -> None:
+        sent, failed = int(total["Request Count"]), int(total["Failure Count"])
+        row(f"errors while {while_doing}", "0", f"{failed} of {sent}", good=sent > 0 and failed == 0, more="")
+
     with own_store() as server:
         held = fill(options.runs)
         with running() as service:
@@ -214,7 +218,7 @@ def main() -> int:
 
             rows, who = load("Reader", 20, options.seconds, service, server)
             page, total = rows["a filtered page"], rows["Aggregated"]
-            p95, failed = float(page["95%"]), int(total["Failure Count"])
+            p95 = float(page["95%"])
             asked = f"{float(total['Requests/s']):.0f}/s, median {page['50%']}, p99 {page['99%']} ms; {who}"
             row(
                 f"filtered page, {options.seconds} s",
@@ -223,28 +227,13 @@ def main() -> int:
                 good=p95 < 50,
                 more=asked,
             )
-            errors = f"{failed} of {total['Request Count']}"
-            row(
-                "errors while reading",
-                "0",
-                errors,
-                good=total["Request Count"] != "0" and failed == 0,
-                more="",
-            )
+            no_errors("reading", total)
 
             rows, who = load("Writer", 2, options.bulk_seconds, service, server)
             total = rows["Aggregated"]
             rate = float(total["Requests/s"]) * int(os.environ.get("BULK", "1000"))
-            failed = int(total["Failure Count"])
             row("bulk insert", "5,000 runs/s", f"{rate:,.0f} runs/s", good=rate >= 5000, more=who)
-            errors = f"{failed} of {total['Request Count']}"
-            row(
-                "errors while inserting",
-                "0",
-                errors,
-                good=total["Request Count"] != "0" and failed == 0,
-                more="",
-            )
+            no_errors("inserting", total)
 
             most, lines, took = export(service)
             row(

@@ -157,7 +157,8 @@ class Pace:
 
     def wrote(self, seconds: float) -> None:
         """Take note of how long an object took."""
-        self._seconds += ((self._seconds and 0.02) or 1) * (seconds - self._seconds)
+        weight = 0.02 if self._seconds else 1  # a moving mean of some fifty objects
+        self._seconds += weight * (seconds - self._seconds)
 
     def look(self, now: float, outlook: Outlook) -> None:
         """Judge from what has come in since the last look; `now` in seconds of any clock that runs evenly."""

@@ -6,12 +6,7 @@
 --   unchanged  everything else; the row in ods keeps its own _snapshot and _run
 -- The three parts see one snapshot, and each is counted for itself: that they add up to the staged
 -- rows is a proof, and a key staged twice breaks it.
-{% macro names(prefix, columns) -%}
-    {% for column in columns %}{{ prefix }}"{{ column }}"{{ ", " if not loop.last }}{% endfor %}
-{%- endmacro %}
-{% macro age_of(alias) -%}
-    ({% if cursor %}coalesce({{ alias }}."{{ cursor }}", '-infinity'), {% endif %}{{ alias }}._snapshot)
-{%- endmacro %}
+{% from "dwh/ods/rows.jinja" import names, age_of with context %}
 WITH updated AS (
     UPDATE ods."{{ table }}" AS target
     SET

@@ -3,12 +3,7 @@
 --   ods        the rows of ods under the staged keys
 --   overtaken  staged rows that are no newer than, and differ from, what ods had already; their own values
 -- Both sums together are those of the accepted rows.
-{% macro names(prefix, columns) -%}
-    {% for column in columns %}{{ prefix }}"{{ column }}"{{ ", " if not loop.last }}{% endfor %}
-{%- endmacro %}
-{% macro age_of(alias) -%}
-    ({% if cursor %}coalesce({{ alias }}."{{ cursor }}", '-infinity'), {% endif %}{{ alias }}._snapshot)
-{%- endmacro %}
+{% from "dwh/ods/rows.jinja" import names, age_of with context %}
 SELECT
 {% for total in totals %}
         coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.overtaken), 0)::NUMERIC AS "ods_{{ total }}",
