@@ -93,7 +93,7 @@ verify: $(READY) ## Row counts of every table in every store
 
 ##@ Quality
 
-.PHONY: test check format dags-md requirements
+.PHONY: test check format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
@@ -101,8 +101,14 @@ check: $(READY) ## Format, lint, types, SQL, and what is generated from what
 	@$(STACK) setup --quiet
 	@$(PY) -m scripts.check $(ARGS)
 
-format: $(READY) ## Mend formatting
+format: $(READY) ## Fix formatting
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix --select I .
+
+docs: $(READY) ## The documentation site, in build/site
+	@$(PY) -m scripts.site
+
+picture: $(READY) ## Draw docs/architecture.svg anew from the contracts
+	@$(PY) -m scripts.picture
 
 dags-md: $(READY) ## Write docs/DAGS.md anew from the DAGs' docstrings
 	@$(PY) scripts/dags_md.py

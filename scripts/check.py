@@ -31,7 +31,7 @@ HEAD = """\
 """
 TYPED_SCRIPTS = (
     *("scripts/stack", "scripts/check.py", "scripts/chdb_server.py", "scripts/data_docs.py"),
-    *("scripts/night_metrics.py", "ci"),
+    *("scripts/night_metrics.py", "scripts/site.py", "scripts/picture.py", "ci"),
 )
 ACTIONLINT = "v1.7.12"
 BIN = Path(sys.executable).parent
@@ -152,6 +152,8 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "compose": compose,
     "docker": docker,
     "workflows": workflows,
+    "picture": lambda: run("python", "-m", "scripts.picture", "--check"),
+    "site": lambda: run("python", "-m", "scripts.site"),
 }
 
 
