@@ -69,10 +69,10 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 .PHONY: data day ingest run-etl ledger sql verify
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
-	@$(PY) -m tallyhouse.generate data --scale $(SCALE)
+	@$(PY) -m techmarket data --scale $(SCALE)
 
 day: $(READY) ## Play one more business day onto the running stores
-	@$(PY) -m tallyhouse.generate day
+	@$(PY) -m techmarket day
 
 ingest: $(NATIVE) ## Send an event through the running platform and follow it
 	@$(if $(COMPOSE),,eval "$$($(STACK) env)";) python3 tools/ingest_test.py
@@ -89,7 +89,7 @@ sql: $(READY) ## Ask the warehouse, or a store: make sql Q="SELECT 1" ON=orders
 	@$(STACK) sql --on "$(ON)" -- "$(Q)"
 
 verify: $(READY) ## Row counts of every table in every store
-	@$(PY) -m tallyhouse.generate verify
+	@$(PY) -m techmarket verify
 
 ##@ Quality
 

@@ -64,10 +64,10 @@ def demo(stack: Stack) -> int:
         took = lifecycle.start(stack, ["nights"])
     clock.note("at the same time: " + lifecycle.slowest(took, 3))
     with clock.phase("data: 18 months of business"):
-        tool(stack, "tallyhouse.generate", "data", "--scale", "0.1", "--if-empty")
+        tool(stack, "techmarket", "data", "--scale", "0.1", "--if-empty")
     nights = [one_night(stack, api, clock, "first night")]
     with clock.phase("one more business day"):
-        tool(stack, "tallyhouse.generate", "day")
+        tool(stack, "techmarket", "day")
     nights.append(one_night(stack, api, clock, "second night, incremental"))
     api.unpause(MONITOR)  # from now on it reports every finished run
 

@@ -53,7 +53,7 @@ def run_tests(stack: Stack, arguments: list[str]) -> int:
         lifecycle.clean(stack)
         try:
             lifecycle.start(stack)
-            tool(stack, "tallyhouse.generate", "data", "--scale", SCALE)
+            tool(stack, "techmarket", "data", "--scale", SCALE)
             try:
                 chromium = fetch.ensure_chromium(stack)
             except StackError as error:

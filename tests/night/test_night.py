@@ -197,7 +197,7 @@ def test_bad_data_stops_the_night_before_anything_is_published(
 def test_the_night_after_takes_up_all_that_changed(
     stores: dict[str, Store], warehouse: psycopg.Connection
 ) -> None:
-    subprocess.run(["python", "-m", "tallyhouse.generate", "day"], check=True, cwd=REPOSITORY)
+    subprocess.run(["python", "-m", "techmarket", "day"], check=True, cwd=REPOSITORY)
     assert_succeeds(night("techmarket_nightly", "2026-01-04"))
     assert_same(stores, warehouse)
 

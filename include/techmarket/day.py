@@ -19,21 +19,21 @@ from rich.console import Console
 from rich.table import Table
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.generate.auth import Auth, ip_address
-from tallyhouse.generate.batches import Batch, times
-from tallyhouse.generate.business_time import HOUR, kyiv_day, midnight, to_datetime
-from tallyhouse.generate.catalog import WAREHOUSES, Catalog
-from tallyhouse.generate.day_orders import Buyer, Checkout
-from tallyhouse.generate.load import unfinished
-from tallyhouse.generate.orders import CURRENCIES, SEGMENTS, Customers
-from tallyhouse.generate.pancakes import COLUMNS as PANCAKE_COLUMNS
-from tallyhouse.generate.pancakes import pancakes
-from tallyhouse.generate.pools import PLACES_UA, TASTE_NOTES, USER_AGENTS, Pools, make_pools
-from tallyhouse.generate.randomness import Ints
-from tallyhouse.generate.service import Changes, Service, Today, new_uuid, several
-from tallyhouse.generate.sizes import Sizes
-from tallyhouse.generate.stores import PANCAKES, STORES, mysql_store, pancake_store, place
 from tallyhouse.settings import Settings
+from techmarket.auth import Auth, ip_address
+from techmarket.batches import Batch, times
+from techmarket.business_time import HOUR, kyiv_day, midnight, to_datetime
+from techmarket.catalog import WAREHOUSES, Catalog
+from techmarket.day_orders import Buyer, Checkout
+from techmarket.load import unfinished
+from techmarket.orders import CURRENCIES, SEGMENTS, Customers
+from techmarket.pancakes import COLUMNS as PANCAKE_COLUMNS
+from techmarket.pancakes import pancakes
+from techmarket.pools import PLACES_UA, TASTE_NOTES, USER_AGENTS, Pools, make_pools
+from techmarket.randomness import Ints
+from techmarket.service import Changes, Service, Today, new_uuid, several
+from techmarket.sizes import Sizes
+from techmarket.stores import PANCAKES, STORES, mysql_store, pancake_store, place
 
 # Numbers of the history's customers and products end far below these.
 _NEW_CUSTOMERS = 100_000_000

@@ -13,12 +13,12 @@ from typing import Final
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.generate.batches import Batch
-from tallyhouse.generate.pancakes import COLUMNS as PANCAKE_COLUMNS
-from tallyhouse.generate.progress import Progress
-from tallyhouse.generate.shop import Shop
-from tallyhouse.generate.stores import PANCAKES, STORES, Store, mysql_store, pancake_store, place
 from tallyhouse.settings import Settings
+from techmarket.batches import Batch
+from techmarket.pancakes import COLUMNS as PANCAKE_COLUMNS
+from techmarket.progress import Progress
+from techmarket.shop import Shop
+from techmarket.stores import PANCAKES, STORES, Store, mysql_store, pancake_store, place
 
 MARKER: Final = "load_in_progress"
 _ROWS_A_STATEMENT: Final = 1_000

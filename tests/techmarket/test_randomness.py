@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyhouse.generate.randomness import Randomness
+from techmarket.randomness import Randomness
 
 INDEX = np.arange(20_000, dtype=np.int64)
 

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
-from tallyhouse.generate import business_time as bt
-from tallyhouse.generate.randomness import Randomness
+from techmarket import business_time as bt
+from techmarket.randomness import Randomness
 
 
 @pytest.mark.parametrize("total", [0, 1, 3, 500, 20_000])

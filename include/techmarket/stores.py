@@ -102,7 +102,7 @@ def alone(settings: Settings) -> Iterator[None]:
     """
     with mysql_store(settings, "orders") as connection, connection.cursor() as cursor:
         # A lock's name is one of the whole server, which may hold a test's scratch database as well.
-        cursor.execute("SELECT GET_LOCK(CONCAT('tallyhouse.generate.', DATABASE()), 0)")
+        cursor.execute("SELECT GET_LOCK(CONCAT('techmarket.', DATABASE()), 0)")
         ((held,),) = cursor.fetchall()
         if held != 1:
             raise TallyhouseError(

@@ -4,9 +4,9 @@ from collections import defaultdict
 
 import pytest
 
-from tallyhouse.generate.shop import Shop
-from tallyhouse.generate.sizes import Sizes
-from tests.generate.rows import values
+from techmarket.shop import Shop
+from techmarket.sizes import Sizes
+from tests.techmarket.rows import values
 
 Table = list[dict[str, str | None]]
 

@@ -1,4 +1,4 @@
-"""Command line: ``python -m tallyhouse.generate data | day | verify``."""
+"""Command line: ``python -m techmarket data | day | verify``."""
 
 import argparse
 import sys
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.generate.business_time import FIRST_DAY, LAST_DAY
-from tallyhouse.generate.load import fill, state
-from tallyhouse.generate.progress import Progress
-from tallyhouse.generate.shop import Shop
-from tallyhouse.generate.sizes import Sizes
-from tallyhouse.generate.stores import alone
-from tallyhouse.generate.verify import count, show
 from tallyhouse.settings import Settings, SettingsError, load_settings
+from techmarket.business_time import FIRST_DAY, LAST_DAY
+from techmarket.load import fill, state
+from techmarket.progress import Progress
+from techmarket.shop import Shop
+from techmarket.sizes import Sizes
+from techmarket.stores import alone
+from techmarket.verify import count, show
 
 SEED = 20260101
 SPAN = f"the business days {FIRST_DAY} to {LAST_DAY}"
@@ -31,7 +31,7 @@ def _scale(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     made = argparse.ArgumentParser(
-        prog="python -m tallyhouse.generate",
+        prog="python -m techmarket",
         description="Test data for TechMarket's stores and the pancake shop.",
     )
     commands = made.add_subparsers(dest="command", required=True)
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "data":
                 _data(asked, settings, console)
             case "day":
-                from tallyhouse.generate.day import play  # noqa: PLC0415 - not needed by the others
+                from techmarket.day import play  # noqa: PLC0415 - not needed by the others
 
                 with alone(settings):
                     play(settings, asked.seed, console, deletes=asked.deletes)

@@ -11,10 +11,10 @@ from typing import Any
 
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
-from tallyhouse.generate.batches import Batch
-from tallyhouse.generate.business_time import FIRST_DAY, HOUR, SECOND, midnight, times_on, to_datetime, weight
-from tallyhouse.generate.load import statements
-from tallyhouse.generate.randomness import Randomness
+from techmarket.batches import Batch
+from techmarket.business_time import FIRST_DAY, HOUR, SECOND, midnight, times_on, to_datetime, weight
+from techmarket.load import statements
+from techmarket.randomness import Randomness
 
 Row = tuple[Any, ...]
 Changes = Counter[tuple[str, str, str]]

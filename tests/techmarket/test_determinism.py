@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from tallyhouse.generate import auth, batches, catalog, orders, pancakes, payments
-from tallyhouse.generate.shop import Shop
-from tallyhouse.generate.sizes import Sizes
 from tallyhouse.settings import ROOT
+from techmarket import auth, batches, catalog, orders, pancakes, payments
+from techmarket.shop import Shop
+from techmarket.sizes import Sizes
 
 PROGRAM = """
 import hashlib
-from tallyhouse.generate.shop import Shop
-from tallyhouse.generate.sizes import Sizes
+from techmarket.shop import Shop
+from techmarket.sizes import Sizes
 shop, digest = Shop(20260101, Sizes.of(0.004)), hashlib.sha256()
 for store in ("catalog", "orders", "auth", "payments"):
     for batch in shop.batches(store):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tallyhouse.generate.batches import (
+from techmarket.batches import (
     Batch,
     chunks,
     flags,
@@ -16,9 +16,9 @@ from tallyhouse.generate.batches import (
     texts,
     times,
 )  # fmt: skip
-from tallyhouse.generate.business_time import END, MINUTE
-from tallyhouse.generate.orders import CURRENCIES, Chunk, Orders
-from tallyhouse.generate.randomness import Ints, Randomness
+from techmarket.business_time import END, MINUTE
+from techmarket.orders import CURRENCIES, Chunk, Orders
+from techmarket.randomness import Ints, Randomness
 
 METHODS = (
     (1, "card_visa", "Visa", "LiqPay", True),

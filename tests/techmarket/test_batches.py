@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallyhouse.generate.batches import Batch, chunks, literal, money
-from tallyhouse.generate.load import statements
-from tallyhouse.generate.orders import RATES, converted
-from tests.generate.rows import values
+from techmarket.batches import Batch, chunks, literal, money
+from techmarket.load import statements
+from techmarket.orders import RATES, converted
+from tests.techmarket.rows import values
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

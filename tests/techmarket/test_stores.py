@@ -18,12 +18,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tallyhouse.generate.cli import main
-from tallyhouse.generate.shop import Shop
-from tallyhouse.generate.sizes import Sizes
-from tallyhouse.generate.stores import alone
 from tallyhouse.settings import ROOT, Settings, load_settings
-from tests.generate.rows import values
+from techmarket.cli import main
+from techmarket.shop import Shop
+from techmarket.sizes import Sizes
+from techmarket.stores import alone
+from tests.techmarket.rows import values
 
 pytestmark = pytest.mark.integration
 
@@ -166,7 +166,7 @@ def test_a_filled_store_is_not_overwritten(stores: Stores, capsys: pytest.Captur
 
 def test_a_killed_load_is_mended(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "tallyhouse.generate", "data", "--scale", "0.3"],
+        [sys.executable, "-m", "techmarket", "data", "--scale", "0.3"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "include")},
     )
     deadline = time.monotonic() + 60
@@ -221,7 +221,7 @@ def test_a_killed_day_leaves_sound_stores(stores: Stores, rows: int) -> None:
     count = "SELECT COUNT(*) FROM payments"
     before = stores.one("payments", count)
     child = subprocess.Popen(
-        [sys.executable, "-m", "tallyhouse.generate", "day"],
+        [sys.executable, "-m", "techmarket", "day"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "include")},
     )
     deadline = time.monotonic() + 60

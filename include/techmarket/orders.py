@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from tallyhouse.generate.batches import (
+from techmarket.batches import (
     Batch,
     chunks,
     dates,
@@ -19,11 +19,11 @@ from tallyhouse.generate.batches import (
     texts,
     times,
 )  # fmt: skip
-from tallyhouse.generate.business_time import DAY, DAYS, END, FIRST_DAY, HOUR, MINUTE, START, Arrivals
-from tallyhouse.generate.catalog import Catalog, positions
-from tallyhouse.generate.pools import CUSTOMER_NOTES, PLACES_ABROAD, PLACES_UA, Names, Pools, latin
-from tallyhouse.generate.randomness import Bools, Floats, Ints, Randomness
-from tallyhouse.generate.sizes import Sizes
+from techmarket.business_time import DAY, DAYS, END, FIRST_DAY, HOUR, MINUTE, START, Arrivals
+from techmarket.catalog import Catalog, positions
+from techmarket.pools import CUSTOMER_NOTES, PLACES_ABROAD, PLACES_UA, Names, Pools, latin
+from techmarket.randomness import Bools, Floats, Ints, Randomness
+from techmarket.sizes import Sizes
 
 CURRENCIES = ("UAH", "USD", "EUR")
 RATES = (100, 4150, 4820)

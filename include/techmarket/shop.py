@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from tallyhouse.generate.auth import Auth
-from tallyhouse.generate.batches import Batch
-from tallyhouse.generate.catalog import Catalog
-from tallyhouse.generate.orders import Customers, Orders
-from tallyhouse.generate.pancakes import Pancake, history
-from tallyhouse.generate.payments import Payments
-from tallyhouse.generate.pools import make_pools
-from tallyhouse.generate.randomness import Randomness
-from tallyhouse.generate.sizes import Sizes
+from techmarket.auth import Auth
+from techmarket.batches import Batch
+from techmarket.catalog import Catalog
+from techmarket.orders import Customers, Orders
+from techmarket.pancakes import Pancake, history
+from techmarket.payments import Payments
+from techmarket.pools import make_pools
+from techmarket.randomness import Randomness
+from techmarket.sizes import Sizes
 
 
 class Shop:

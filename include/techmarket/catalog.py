@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from tallyhouse.generate.batches import (
+from techmarket.batches import (
     Batch,
     chunks,
     dates,
@@ -19,9 +19,9 @@ from tallyhouse.generate.batches import (
     texts,
     times,
 )  # fmt: skip
-from tallyhouse.generate.business_time import DAY, END, FIRST_DAY, HOUR, START
-from tallyhouse.generate.pools import Pools
-from tallyhouse.generate.randomness import Floats, Ints, Randomness
+from techmarket.business_time import DAY, END, FIRST_DAY, HOUR, START
+from techmarket.pools import Pools
+from techmarket.randomness import Floats, Ints, Randomness
 
 # English name, Ukrainian name, its children; a leaf has the cheapest and dearest price in hryvnias and
 # what one of it is called.

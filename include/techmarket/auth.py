@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tallyhouse.generate.batches import (
+from techmarket.batches import (
     Batch,
     chunks,
     flags,
@@ -16,11 +16,11 @@ from tallyhouse.generate.batches import (
     texts,
     times,
 )  # fmt: skip
-from tallyhouse.generate.business_time import DAY, END, HOUR, MINUTE, SECOND, START, Arrivals
-from tallyhouse.generate.orders import Customers
-from tallyhouse.generate.pools import USER_AGENTS, Pools, latin
-from tallyhouse.generate.randomness import Bools, Ints, Randomness
-from tallyhouse.generate.sizes import Sizes
+from techmarket.business_time import DAY, END, HOUR, MINUTE, SECOND, START, Arrivals
+from techmarket.orders import Customers
+from techmarket.pools import USER_AGENTS, Pools, latin
+from techmarket.randomness import Bools, Ints, Randomness
+from techmarket.sizes import Sizes
 
 ROLES = (
     (1, "customer", "Покупець"), (2, "support", "Підтримка"), (3, "warehouse", "Склад"),

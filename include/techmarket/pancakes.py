@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import numpy as np
 
-from tallyhouse.generate.batches import chunks
-from tallyhouse.generate.business_time import Arrivals, to_datetime
-from tallyhouse.generate.pools import TASTE_NOTES
-from tallyhouse.generate.randomness import Ints, Randomness
+from techmarket.batches import chunks
+from techmarket.business_time import Arrivals, to_datetime
+from techmarket.pools import TASTE_NOTES
+from techmarket.randomness import Ints, Randomness
 
 SYRUPS = ("maple", "honey", "blueberry", "caramel", "chocolate", "вишневий", "сметана", "none")
 _STYLES = (

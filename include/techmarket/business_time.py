@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from tallyhouse.generate.randomness import Ints, Randomness
+from techmarket.randomness import Ints, Randomness
 
 KYIV = ZoneInfo("Europe/Kyiv")
 FIRST_DAY = date(2024, 7, 2)

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from tallyhouse.generate.randomness import Bools, Ints
+from techmarket.randomness import Bools, Ints
 
 CHUNK = 10_000
 """Rows made at once; memory is bounded by it, values do not depend on it."""

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.generate.load import unfinished
-from tallyhouse.generate.stores import PANCAKES, STORES, Store, mysql_store, pancake_store, place
 from tallyhouse.settings import Settings
+from techmarket.load import unfinished
+from techmarket.stores import PANCAKES, STORES, Store, mysql_store, pancake_store, place
 
 
 @dataclass(frozen=True)

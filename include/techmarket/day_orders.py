@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from typing import Any
 
-from tallyhouse.generate.orders import CHANNELS, CURRENCIES, RATES
-from tallyhouse.generate.payments import FAILURES, ON_DELIVERY, ONLINE_WEIGHTS
-from tallyhouse.generate.pools import CUSTOMER_NOTES
-from tallyhouse.generate.service import Row, Service, Today, new_uuid, several
+from techmarket.orders import CHANNELS, CURRENCIES, RATES
+from techmarket.payments import FAILURES, ON_DELIVERY, ONLINE_WEIGHTS
+from techmarket.pools import CUSTOMER_NOTES
+from techmarket.service import Row, Service, Today, new_uuid, several
 
 _BANK_TRANSFER = 7
 _CENT = Decimal("0.01")

@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
 
-from tallyhouse.generate.business_time import END, to_datetime
+from techmarket.business_time import END, to_datetime
 
 Table = list[dict[str, str]]
 Tables = dict[str, Table]

@@ -1,7 +1,0 @@
-"""Entry point of ``python -m tallyhouse.generate``."""
-
-import sys
-
-from tallyhouse.generate.cli import main
-
-sys.exit(main())
