@@ -93,13 +93,16 @@ verify: $(READY) ## Row counts of every table in every store
 
 ##@ Quality
 
-.PHONY: test check format docs picture dags-md requirements
+.PHONY: test check audit format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
 check: $(READY) ## Format, lint, types, SQL, and what is generated from what
 	@$(STACK) setup --quiet
 	@$(PY) -m scripts.check $(ARGS)
+
+audit: $(READY) ## Known vulnerabilities of every locked package; says so where it cannot ask
+	@$(PY) -m scripts.audit
 
 format: $(READY) ## Fix formatting
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix --select I .

@@ -7,8 +7,8 @@
 # Safe to repeat; an environment that is in step takes under a second.
 set -euo pipefail
 
-UV_VERSION=0.13.9
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+UV_VERSION="$(sed -n 's/^uv==\([0-9.]*\).*/\1/p' "$root/scripts/uv.txt")"
 cache="${TALLYHOUSE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/tallyhouse}"
 export UV_PYTHON_DOWNLOADS=manual
 
@@ -36,7 +36,7 @@ find_uv() {
   python3 -m venv "$making/venv" >/dev/null 2>&1 ||
     { apt_install python3-venv && python3 -m venv --clear "$making/venv" >/dev/null; } ||
     fail "uv: python3 cannot make a virtual environment; install uv or python3-venv and run this again"
-  "$making/venv/bin/pip" install --quiet "uv==$UV_VERSION" </dev/null ||
+  "$making/venv/bin/pip" install --quiet --require-hashes -r "$root/scripts/uv.txt" </dev/null ||
     fail "uv: could not be installed; install uv $UV_VERSION (pip install uv) and run this again"
   mkdir -p "$making/bin"
   cp -L "$making/venv/bin/uv" "$making/bin/uv"

@@ -31,7 +31,7 @@ HEAD = """\
 """
 TYPED_SCRIPTS = (
     *("scripts/stack", "scripts/check.py", "scripts/chdb_server.py", "scripts/data_docs.py"),
-    *("scripts/night_metrics.py", "scripts/site.py", "scripts/picture.py", "ci"),
+    *("scripts/night_metrics.py", "scripts/site.py", "scripts/picture.py", "scripts/audit.py", "ci"),
 )
 ACTIONLINT = "v1.7.12"
 BIN = Path(sys.executable).parent
@@ -75,7 +75,8 @@ def exported() -> str:
     uv = shutil.which("uv") or next(iter(load_settings().cache.glob("tools/uv-*/bin/uv")), None)
     if uv is None:
         raise OSError("uv: not found; scripts/bootstrap.sh installs it")
-    command = [str(uv), "export", "--frozen", "--no-hashes", "--no-dev", "--no-header", "--no-annotate"]
+    command = [str(uv), "export", "--frozen", "--no-dev", "--no-emit-project"]
+    command += ["--no-hashes", "--no-header", "--no-annotate"]
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     # The lock leaves it out, for it writes into pyspark's folder; pip, which cannot, must at least
     # take pyspark's own version.

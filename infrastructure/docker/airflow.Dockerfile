@@ -3,20 +3,21 @@
 # Built from the repository's root: docker build -f infrastructure/docker/airflow.Dockerfile .
 
 # -- the jars that Spark needs beside its own, as the native stack takes them
-FROM maven:3.9-eclipse-temurin-17 AS jars
+FROM maven:3.9-eclipse-temurin-17@sha256:1ed5d1f54416b706707b4f3238f63a20bb06aab27c6d240090a2bb9ad895ed45 AS jars
 COPY scripts/stack/maven/pom.xml /build/pom.xml
 RUN mvn -B -q -f /build/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=/jars
 
 # -- the environment of uv.lock
-FROM python:3.12-slim-bookworm AS python
-RUN pip install --no-cache-dir uv==0.13.9
+FROM python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254 AS python
+COPY scripts/uv.txt /build/uv.txt
+RUN pip install --no-cache-dir --require-hashes -r /build/uv.txt
 WORKDIR /opt/tallyhouse
 COPY pyproject.toml uv.lock ./
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
-RUN uv sync --frozen --no-dev
+RUN uv sync --frozen --no-dev --no-install-project
 
 # -- what runs
-FROM python:3.12-slim-bookworm
+FROM python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
 # Debian keeps only the newest version of a package, so that a pinned one would stop building.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -1,12 +1,13 @@
 # Superset as `make superset` runs it natively: the same packages, the same configuration, the same dashboards.
 # Built from the repository's root: docker build -f infrastructure/docker/superset.Dockerfile .
-FROM python:3.12-slim-bookworm AS build
-RUN pip install --no-cache-dir uv==0.13.9
+FROM python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254 AS build
+COPY scripts/uv.txt /build/uv.txt
+RUN pip install --no-cache-dir --require-hashes -r /build/uv.txt
 COPY scripts/superset/requirements.txt /build/requirements.txt
 RUN uv venv /venv \
- && uv pip install --no-cache --python /venv/bin/python --no-deps -r /build/requirements.txt
+ && uv pip install --no-cache --python /venv/bin/python --no-deps --require-hashes -r /build/requirements.txt
 
-FROM python:3.12-slim-bookworm
+FROM python:3.12-slim-bookworm@sha256:782412e85d0f0984994c290652577d4018aff08145c85b262bb63dc0c7522254
 RUN useradd --system --uid 10001 --create-home superset \
  && install -d -o superset /data
 COPY --from=build /venv /venv

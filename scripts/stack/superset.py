@@ -38,7 +38,8 @@ def install(stack: Stack) -> None:
         # Its programs are run as modules, so that it may be moved to its place when it is whole.
         fetcher.run("superset", [str(uv), "venv", "--clear", "--python", sys.executable, str(into)])
         python = str(into / "bin/python")
-        packages = ["pip", "install", "--python", python, "--no-deps", "-r", str(requirements(stack))]
+        packages = ["pip", "install", "--python", python, "--no-deps", "--require-hashes"]
+        packages += ["-r", str(requirements(stack))]
         fetcher.run("superset", [str(uv), *packages])
 
     if not home(stack).exists():

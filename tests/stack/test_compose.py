@@ -152,16 +152,24 @@ def test_an_image_holds_what_is_run_in_it_and_runs_as_nobody(file: Path) -> None
     assert re.search(r"^USER 10001$", dockerfile, re.MULTILINE)
     stages = re.findall(r"^FROM (\S+?):(\S+)", dockerfile, re.MULTILINE)
     assert len(stages) >= 2, "build in one stage, run in another"
-    assert all(re.search(r"\d", tag) for _, tag in stages), "pin the base image"
+    assert all(re.search(r"\d.*@sha256:[0-9a-f]{64}$", tag) for _, tag in stages), (
+        "pin the base image by digest"
+    )
+    for install in re.findall(r"(?:pip install|uv sync).*", dockerfile):
+        assert "--require-hashes" in install or "--frozen" in install, f"install by hash: {install}"
     # Packages before code, so that a changed line does not bring them anew.
     last = dockerfile[dockerfile.rindex("\nFROM ") :]
     assert last.index("COPY --from=") < min(found.start() for found in re.finditer(r"^COPY [^-]", last, re.M))
 
 
+NO_DIGEST_KNOWN = {"redpandadata/redpanda", "adminer"}
+
+
 def test_every_image_is_pinned_and_every_built_one_is_used() -> None:
     for name, service in SERVICES.items():
         if "build" not in service:
-            assert re.search(r":[\w.-]*\d", service["image"]), f"{name}: pin {service['image']}"
+            digest = "" if service["image"].split(":")[0] in NO_DIGEST_KNOWN else r".*@sha256:[0-9a-f]{64}$"
+            assert re.search(rf":[\w.-]*\d{digest}", service["image"]), f"{name}: pin {service['image']}"
     built = {service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service}
     assert built == {str(file.relative_to(ROOT)) for file in DOCKERFILES}
 

@@ -1,6 +1,7 @@
 """The workflows name what is there; that they are workflows, `make check` says, by actionlint."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from tallyhouse.settings import ROOT
 
 FILES = sorted((ROOT / ".github/workflows").glob("*.yml"))
+ACTIONS = sorted((ROOT / ".github").glob("**/*.yml"))
 
 
 def jobs() -> dict[str, dict[str, Any]]:
@@ -52,3 +54,15 @@ def test_a_job_ends_in_time_and_may_only_read(name: str) -> None:
     assert jobs()[name]["timeout-minutes"] <= 90
     workflow = yaml.safe_load((ROOT / f".github/workflows/{name.split('/', maxsplit=1)[0]}.yml").read_text())
     assert workflow["permissions"] == {"contents": "read"}
+
+
+@pytest.mark.parametrize("file", ACTIONS, ids=lambda file: file.name)
+def test_an_action_is_pinned_by_commit_and_says_its_version(file: Path) -> None:
+    for used in re.findall(r"uses: (.+)", file.read_text()):
+        assert used.startswith("./") or re.fullmatch(r"[\w/.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used
+
+
+def test_one_action_is_pinned_to_one_commit() -> None:
+    used = {found for file in ACTIONS for found in re.findall(r"uses: ([\w/.-]+@\w+)", file.read_text())}
+    names = [one.partition("@")[0] for one in used]
+    assert sorted(names) == sorted(set(names))
