@@ -12,10 +12,12 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from services.common.probe import serve
+from services.common.settings import ListenerSettings
 from tallyhouse.settings import Settings, load_settings
 
 log = logging.getLogger("night_metrics")
@@ -119,10 +121,13 @@ def main() -> None:
     settings = load_settings()
     registry = CollectorRegistry()
     registry.register(Nights(settings))
-    _, thread = start_http_server(
-        settings.night_metrics_port, addr=settings.night_metrics_host, registry=registry
-    )
-    thread.join()
+    serve(
+        settings.night_metrics_host,
+        settings.night_metrics_port,
+        service="night-metrics",
+        registry=registry,
+        hosts=ListenerSettings().allowed_hosts,
+    ).join()
 
 
 if __name__ == "__main__":

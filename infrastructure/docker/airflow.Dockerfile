@@ -33,6 +33,7 @@ COPY config config
 COPY docs/db docs/db
 COPY sql sql
 COPY scripts scripts
+COPY services/common services/common
 COPY include include
 COPY plugins plugins
 COPY spark_jobs spark_jobs

@@ -33,7 +33,7 @@ def event_services(stack: Stack) -> list[Service]:
         kafka(stack),
         part(
             "ingest",
-            f"uvicorn services.ingest.app:app --host {s.ingest_host} --port {s.ingest_port} --no-access-log",
+            f"services.ingest --host {s.ingest_host} --port {s.ingest_port}",
             "INGEST_PORT",
             s.ingest_port,
             ("databases",),

@@ -66,8 +66,7 @@ def services(stack: Stack) -> list[Service]:
         ),
         Service(
             "pipeline-info",
-            f"{python} -m uvicorn services.pipeline_info.app:app --host {s.pipeline_info_host} "
-            f"--port {s.pipeline_info_port} --no-access-log",
+            f"{python} -m services.pipeline_info --host {s.pipeline_info_host} --port {s.pipeline_info_port}",
             {"PIPELINE_INFO_PORT": s.pipeline_info_port},
             ready=lambda: readiness.http(f"{s.pipeline_info_url}/health"),
             url=s.pipeline_info_url,
@@ -117,8 +116,7 @@ def pancake(stack: Stack) -> Service:
     migrate = [sys.executable, "-m", "services.pancake.migrate"]
     return Service(
         "pancake",
-        f"{shlex.quote(sys.executable)} -m uvicorn services.pancake.app:app --host {s.pancake_host} "
-        f"--port {s.pancake_port} --no-access-log",
+        f"{shlex.quote(sys.executable)} -m services.pancake --host {s.pancake_host} --port {s.pancake_port}",
         {"PANCAKE_PORT": s.pancake_port},
         ready=lambda: readiness.http(f"{s.pancake_url}/ready"),
         prepare=lambda: run_logged(stack, "pancake-migrations", migrate, environment),

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Collection, Mapping
 
 import orjson
+import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services.common.front import FrontMiddleware
+from services.common.serve import configuration
 
 
 def serve(
@@ -16,8 +23,9 @@ def serve(
     *,
     service: str,
     registry: CollectorRegistry,
-    ready: Callable[[], Mapping[str, object]],
-) -> ThreadingHTTPServer:
+    ready: Callable[[], Mapping[str, object]] = dict,
+    hosts: Collection[str] = (),
+) -> threading.Thread:
     """Answer in threads of its own until the process ends.
 
     Args:
@@ -26,37 +34,40 @@ def serve(
         service: Its name, for /health.
         registry: What /metrics shows.
         ready: What keeps the worker from working, by dependency; nothing when it works.
+        hosts: Names by which it may be called, see `FrontMiddleware`.
+
+    Returns:
+        The thread, which never ends.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(body: Mapping[str, object], status: int = 200) -> Response:
+        return Response(orjson.dumps(body, default=str), status, media_type="application/json")
 
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            if path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-            elif path == "/health":
-                self._json(200, {"status": "healthy", "service": service})
-            elif path == "/ready":
-                wrong = ready()
-                self._json(503 if wrong else 200, {"status": "not ready" if wrong else "ready", **wrong})
-            else:
-                self._json(404, {"status": "not found"})
+    async def health(_: Request) -> Response:
+        return answer({"status": "healthy", "service": service})
 
-        def _json(self, status: int, body: Mapping[str, object]) -> None:
-            self._answer(status, "application/json", orjson.dumps(body, default=str))
+    async def readiness(_: Request) -> Response:
+        wrong = dict(ready())
+        return answer({"status": "not ready" if wrong else "ready", **wrong}, 503 if wrong else 200)
 
-        def _answer(self, status: int, media_type: str, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", media_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def metrics(_: Request) -> Response:
+        # In a thread: a collector may ask a database.
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: it is asked every few seconds."""
+    async def unknown(_: Request, __: Exception) -> Response:
+        return answer({"status": "not found"}, 404)
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="probe", daemon=True).start()
-    return server
+    app = Starlette(
+        routes=[Route("/health", health), Route("/ready", readiness), Route("/metrics", metrics)],
+        exception_handlers={404: unknown},
+    )
+    app.router.redirect_slashes = False
+    settings = configuration(
+        FrontMiddleware(app, hosts=hosts), host, port, log_level="warning", loop="asyncio"
+    )
+    socket = settings.bind_socket()  # here, so that a busy port ends the process
+    thread = threading.Thread(
+        target=uvicorn.Server(settings).run, args=([socket],), name="probe", daemon=True
+    )
+    thread.start()
+    return thread

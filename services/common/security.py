@@ -14,29 +14,26 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import logging
 import os
 import secrets
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.error import URLError
-from urllib.request import Request as UrlRequest
-from urllib.request import urlopen
+from typing import Annotated, Any, Literal
 
 import jwt
 import orjson
-from fastapi import Request, Security
-from fastapi.concurrency import run_in_threadpool
+from fastapi import FastAPI, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from services.common.front import is_loopback
+from services.common.issuer import IssuerAwayError, IssuerKeys
 from services.common.limits import RateLimit
 from services.common.observe import REQUEST_ID
 from services.common.problems import Problem
@@ -65,18 +62,29 @@ class Principal:
         name: For logs.
         scopes: What they may do.
         environments: The environments whose runs they may see and add; None for all.
+        kind: What said who they are: a key, a token, or nothing.
     """
 
     name: str
     scopes: frozenset[str]
     environments: tuple[str, ...] | None = None
+    kind: Literal["key", "token", "nobody"] = "key"
+
+    @property
+    def identity(self) -> str:
+        """The name that no other principal has, whatever issuer or file of keys gave it."""
+        return f"token\0{self.name}" if self.kind == "token" else self.name
+
+    def owned(self, key: str) -> str:
+        """A key of this principal's, such as an idempotency key, as one that no other principal can hold."""
+        return digest(f"{self.identity}\0{key}".encode())
 
     def may_use(self, environment: str | None) -> bool:
         """Whether a run of this environment is theirs to see or add."""
         return self.environments is None or environment in self.environments
 
 
-ANYBODY = Principal("anonymous", ROLES["admin"])
+ANYBODY = Principal("anonymous", ROLES["admin"], kind="nobody")
 
 
 class KeyEntry(BaseModel):
@@ -91,6 +99,13 @@ class KeyEntry(BaseModel):
     scopes: list[str] = []
     environments: list[str] | None = None
     not_after: datetime | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _of_nobody_else(cls, name: str) -> str:
+        if name == ANYBODY.name or "\0" in name:
+            raise ValueError(f"a key cannot have the name {name!r}")
+        return name
 
     def principal(self) -> Principal:
         """Who has this key."""
@@ -114,6 +129,10 @@ def digest(content: bytes) -> str:
 def _hash(key: str) -> str:
     # A key is 256 random bits: there is nothing to guess, so no slow hash is needed.
     return digest(key.encode())
+
+
+class ClaimError(ValueError):
+    """A claim of a token has another form than it should."""
 
 
 class KeyFile:
@@ -155,24 +174,28 @@ class TokenVerifier:
     """Verifies tokens by the keys that an OIDC issuer publishes.
 
     Args:
-        issuer: The issuer's URL, under which `/.well-known/openid-configuration` is found.
+        issuer: The issuer's URL.
         audience: The audience that tokens have to be for.
         roles_claim: The claim that lists roles, with dots into nested objects.
     """
 
-    def __init__(self, issuer: str, audience: str | None, roles_claim: str) -> None:
+    def __init__(self, issuer: str, audience: str, roles_claim: str) -> None:
         self._issuer, self._audience, self._roles_claim = issuer, audience, roles_claim
-        self._lock = threading.Lock()
-        self._keys: jwt.PyJWKClient | None = None
+        self._keys = IssuerKeys(issuer)
 
-    def verify(self, token: str) -> Principal:
+    async def verify(self, token: str) -> Principal:
         """Whose token it is.
 
         Raises:
             Problem: 401 when it is not valid, 503 when the issuer cannot be asked for its keys.
         """
         try:
-            key = self._client().get_signing_key_from_jwt(token)
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in _ALGORITHMS:
+                raise jwt.InvalidAlgorithmError("its algorithm is not one of those taken")
+            key = await self._keys.find(header.get("kid"))
+            if key is None:
+                raise jwt.InvalidKeyError("the issuer has no such key")
             claims = jwt.decode(
                 token,
                 key,
@@ -180,50 +203,48 @@ class TokenVerifier:
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=30,
-                options={"require": ["exp", "iss", "sub"], "verify_aud": self._audience is not None},
+                options={"require": ["exp", "iss", "sub", "aud"]},
             )
-        except jwt.PyJWKClientConnectionError as error:
-            raise _no_issuer(self._issuer) from error
-        except jwt.PyJWTError as error:
+            return self._principal(claims)
+        except IssuerAwayError as error:
+            raise Problem(
+                503, f"{error}: try again", code="issuer_unavailable", headers={"Retry-After": "5"}
+            ) from error
+        except (jwt.PyJWTError, ClaimError) as error:
             raise _unauthorised(f"the token is not valid: {error}") from error
-        return self._principal(claims)
-
-    def _client(self) -> jwt.PyJWKClient:
-        with self._lock:
-            if self._keys is None:
-                url = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
-                if not url.startswith(("https://", "http://")):
-                    raise _no_issuer(self._issuer)
-                try:
-                    with urlopen(UrlRequest(url), timeout=5) as answer:  # noqa: S310 - checked just above
-                        document = orjson.loads(answer.read(1_000_000))
-                    if document["issuer"].rstrip("/") != self._issuer.rstrip("/"):
-                        raise ValueError("it names another issuer")
-                    self._keys = jwt.PyJWKClient(document["jwks_uri"], cache_keys=True, timeout=5)
-                except (URLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise _no_issuer(self._issuer) from error
-            return self._keys
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        value: Any = claims
-        for part in self._roles_claim.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        roles = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-        scopes = frozenset(str(claims.get("scope", "")).split())
-        for role in roles:
-            scopes |= ROLES.get(str(role), frozenset())
-        environments = claims.get("environments")
-        allowed = tuple(map(str, environments)) if isinstance(environments, list) else None
-        return Principal(str(claims["sub"]), scopes, allowed)
+        """Who has these claims.
+
+        Raises:
+            ClaimError: A claim that grants or limits has another form than it should: no access is safer
+                than the wrong one.
+        """
+        *path, last = self._roles_claim.split(".")
+        place: Any = claims
+        for part in path:
+            place = place.get(part, {})
+            if not isinstance(place, dict):
+                raise ClaimError(f"its claim {self._roles_claim} does not stand in objects")
+        found = place.get(last, [])
+        roles = _texts([found] if isinstance(found, str) else found, self._roles_claim)
+        scope = claims.get("scope", "")
+        if not isinstance(scope, str):
+            raise ClaimError("its claim scope is not a text")
+        scopes = frozenset(scope.split()).union(*(ROLES.get(role, frozenset()) for role in roles))
+        environments = (
+            tuple(_texts(claims["environments"], "environments")) if "environments" in claims else None
+        )
+        subject = claims["sub"]
+        if not isinstance(subject, str) or not subject:
+            raise ClaimError("its claim sub is not a text")
+        return Principal(subject, scopes, environments, kind="token")
 
 
-def _no_issuer(issuer: str) -> Problem:
-    return Problem(
-        503,
-        f"the issuer {issuer} cannot be asked for its keys: try again",
-        code="issuer_unavailable",
-        headers={"Retry-After": "5"},
-    )
+def _texts(value: object, claim: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ClaimError(f"its claim {claim} is not a list of texts")
+    return value
 
 
 def _unauthorised(detail: str, *, browser: bool = False) -> Problem:
@@ -246,42 +267,51 @@ class Gate:
     def __init__(self, settings: ServiceSettings) -> None:
         self._auth = settings.auth
         self._keys = KeyFile(settings.api_keys_file) if settings.api_keys_file else None
-        issuer = settings.jwt_issuer
         self._tokens = (
-            TokenVerifier(issuer, settings.jwt_audience, settings.jwt_roles_claim) if issuer else None
+            TokenVerifier(settings.jwt_issuer, settings.jwt_audience, settings.jwt_roles_claim)
+            if settings.jwt_issuer and settings.jwt_audience
+            else None
         )
         self._rate = RateLimit(settings.rate_per_second, settings.rate_burst)
+        self._behind_proxies = bool(settings.trusted_proxies)
         self._audit_file = settings.audit_file
         self._audit_lock = threading.Lock()
 
-    def require(self, scope: str, *, browser: bool = False) -> Callable[..., Awaitable[Principal]]:
+    def require(self, scope: str, *, browser: bool = False) -> Admission:
         """A dependency of routes that only who has `scope` may use."""
+        return Admission(self, scope, browser=browser)
 
-        async def allowed(
-            request: Request,
-            api_key: Annotated[str | None, Security(_API_KEY)] = None,
-            bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
-        ) -> Principal:
-            client = request.client.host if request.client else "unknown"
-            if not self._asks(request):
-                principal = ANYBODY
-                self._rate.take(client)
-            else:
-                try:
-                    # In a thread: an issuer may have to be asked for its keys.
-                    principal = await run_in_threadpool(
-                        self._identify, request, api_key, bearer, browser=browser
-                    )
-                except Problem:
-                    self._rate.take(f"refused {client}")
-                    raise
-                self._rate.take(f"principal {principal.name}")
-            request.state.principal = principal.name
-            if scope not in principal.scopes:
-                raise Problem(403, f"{principal.name} may not do this: it needs the scope {scope}")
-            return principal
+    async def admit(self, request: Request, scope: str, *, browser: bool) -> Principal:
+        """Who is asking.
 
-        return allowed
+        Raises:
+            Problem: 401 when it is not known who, 403 when they may not, 429 when they ask too often.
+        """
+        client = self._client(request)
+        if not self._asks(request):
+            principal = ANYBODY
+            self._rate.take(client)
+        else:
+            try:
+                principal = await self._identify(request, browser=browser)
+            except Problem:
+                self._rate.take(f"refused {client}")
+                raise
+            self._rate.take(f"principal {principal.identity}")
+        request.state.principal = principal.name
+        if scope not in principal.scopes:
+            raise Problem(403, f"{principal.name} may not do this: it needs the scope {scope}")
+        return principal
+
+    def _client(self, request: Request) -> str:
+        """The address that a rate is counted for.
+
+        A server that was not told `--no-proxy-headers` takes it out of X-Forwarded-For, and says so by the
+        port 0. Unless proxies are configured, whoever writes that header would choose whom to be.
+        """
+        if request.client is None or (request.client.port == 0 and not self._behind_proxies):
+            return "unknown"
+        return request.client.host
 
     def _asks(self, request: Request) -> bool:
         """Whether this request needs credentials.
@@ -292,16 +322,11 @@ class Gate:
         if self._auth != "auto":
             return self._auth == "on"
         server = (request.scope.get("server") or ("",))[0]
-        return not (_loopback(server) and _loopback(request.url.hostname or ""))
+        return not (is_loopback(server) and is_loopback(request.url.hostname or ""))
 
-    def _identify(
-        self,
-        request: Request,
-        api_key: str | None,
-        bearer: HTTPAuthorizationCredentials | None,
-        *,
-        browser: bool,
-    ) -> Principal:
+    async def _identify(self, request: Request, *, browser: bool) -> Principal:
+        api_key: str | None = await _API_KEY(request)
+        bearer: HTTPAuthorizationCredentials | None = await _BEARER(request)
         key = api_key or _basic_password(request.headers.get("authorization", ""))
         if key is None and bearer is not None and bearer.credentials.startswith(_KEY_PREFIX):
             key = bearer.credentials
@@ -311,7 +336,7 @@ class Gate:
                 return principal
             raise _unauthorised("the API key is not valid: ask for a new one", browser=browser)
         if bearer is not None and self._tokens is not None:
-            return self._tokens.verify(bearer.credentials)
+            return await self._tokens.verify(bearer.credentials)
         raise _unauthorised("credentials are needed: send X-API-Key or a Bearer token", browser=browser)
 
     def audit(self, principal: Principal, action: str, what: list[dict[str, Any]]) -> None:
@@ -330,13 +355,37 @@ class Gate:
                     os.close(descriptor)
 
 
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+class Admission:
+    """A dependency that lets in who has a scope; a `StrictRoute` asks it before it reads a body.
+
+    Args:
+        gate: Who decides.
+        scope: What they need.
+        browser: Whether a browser is to prompt for a key.
+    """
+
+    def __init__(self, gate: Gate, scope: str, *, browser: bool) -> None:
+        self._gate, self._scope, self._browser = gate, scope, browser
+
+    async def __call__(
+        self,
+        request: Request,
+        _: Annotated[str | None, Security(_API_KEY)] = None,
+        __: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
+    ) -> Principal:
+        """See FastAPI; the credentials are parameters so that its document names them."""
+        return await self.admit(request)
+
+    async def admit(self, request: Request) -> Principal:
+        """Who is asking, found out once for each request.
+
+        Raises:
+            Problem: see `Gate.admit`.
+        """
+        admitted: dict[str, Principal] = request.scope.setdefault("state", {}).setdefault("admitted", {})
+        if self._scope not in admitted:
+            admitted[self._scope] = await self._gate.admit(request, self._scope, browser=self._browser)
+        return admitted[self._scope]
 
 
 def _basic_password(header: str) -> str | None:
@@ -350,18 +399,41 @@ def _basic_password(header: str) -> str | None:
     return password if colon else None
 
 
+def describe(app: FastAPI, settings: ServiceSettings) -> None:
+    """Let the OpenAPI document of `app` name the credentials that this installation takes, and no others."""
+    generate = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = generate()
+            name_credentials(made, settings)
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    # FastAPI's own way to change its document.
+    app.openapi = document  # type: ignore[method-assign]
+
+
 def name_credentials(document: dict[str, Any], settings: ServiceSettings) -> None:
-    """Leave in an OpenAPI document only the kinds of credentials that this installation takes."""
-    taken = {"APIKeyHeader": settings.api_keys_file, "HTTPBearer": settings.jwt_issuer}
-    schemes = document["components"].get("securitySchemes", {})
+    """Leave in an OpenAPI document only the kinds of credentials that this installation asks for."""
+    asked = settings.auth != "off"
+    taken = {
+        "APIKeyHeader": asked and settings.api_keys_file is not None,
+        "HTTPBearer": asked and settings.jwt_issuer is not None,
+    }
+    schemes = document.get("components", {}).get("securitySchemes", {})
     for name in [name for name in schemes if not taken.get(name)]:
         del schemes[name]
+    if not schemes:
+        document.get("components", {}).pop("securitySchemes", None)
     for path in document["paths"].values():
         for operation in path.values():
-            if "security" in operation:
-                operation["security"] = [
-                    item for item in operation["security"] if all(name in schemes for name in item)
-                ]
+            kept = [item for item in operation.pop("security", []) if all(name in schemes for name in item)]
+            if kept:
+                operation["security"] = kept
+            if not asked:
+                for status in ("401", "403"):
+                    operation["responses"].pop(status, None)
 
 
 def main(arguments: list[str] | None = None) -> int:

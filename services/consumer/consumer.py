@@ -228,7 +228,12 @@ def main() -> None:
     configure_logging(settings.log_level)
     worker = Worker(settings)
     serve(
-        settings.host, settings.port, service="consumer", registry=worker.registry, ready=lambda: worker.wrong
+        settings.host,
+        settings.port,
+        service="consumer",
+        registry=worker.registry,
+        ready=lambda: worker.wrong,
+        hosts=settings.allowed_hosts,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, worker.stop)

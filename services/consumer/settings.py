@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ListenerSettings
 
 
-class Settings(BaseSettings):
-    """What the consumer is told by its environment.
+class Settings(ListenerSettings):
+    """What the consumer is told by its environment, beside what every listener is told.
 
     Attributes:
         kafka_bootstrap: The broker.

@@ -1,20 +1,17 @@
-"""The application: `uvicorn services.ingest.app:app --host 127.0.0.1 --port 8000`."""
+"""The application: `python -m services.ingest --host 127.0.0.1 --port 8000`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from prometheus_client import Counter
 
-from services.common import problems, security
+from services.common import docs, web
 from services.common.collector import freeze_startup
-from services.common.limits import BodyLimitMiddleware
-from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging, tracer
 from services.common.security import Gate
 from services.ingest import api
 from services.ingest.api import Desk
@@ -61,38 +58,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version="1.0.0",
         description="Takes events in, once each.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
-    problems.install(app)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "Idempotency-Key", "Content-Type"],
-            expose_headers=["X-Request-ID", "Retry-After"],
-        )
-    app.add_middleware(BodyLimitMiddleware, most=settings.max_body_bytes)
-    app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing, quiet={"/ingest", "/metrics"})
+    web.install(app, settings, metrics, tracing, quiet={"/ingest", "/metrics"})
+    docs.install(app)
     app.include_router(api.routes(Desk(outbox, watch, schemas, settings, taken), gate))
     app.include_router(api.service_routes(watch, settings, metrics, gate))
-    describe(app, settings)
     return app
-
-
-def describe(app: FastAPI, settings: Settings) -> None:
-    """Let the OpenAPI document name the credentials that are taken."""
-    generate = app.openapi
-
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            made = generate()
-            security.name_credentials(made, settings)
-            app.openapi_schema = made
-        return app.openapi_schema
-
-    # FastAPI's own way to change its document.
-    app.openapi = document  # type: ignore[method-assign]
 
 
 app = create_app()

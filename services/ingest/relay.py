@@ -342,6 +342,7 @@ async def _main(settings: Settings) -> None:
         service="ingest-relay",
         registry=relay.registry,
         ready=lambda: relay.wrong,
+        hosts=settings.allowed_hosts,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, relay.stop)

@@ -48,7 +48,7 @@ def routes(store: PancakeStore, gate: Gate, created: Counter) -> APIRouter:
     Writer = Annotated[Principal, Depends(gate.require(security.WRITE))]
 
     @router.get("/health", tags=["service"])
-    def health() -> Health:
+    async def health() -> Health:
         """Whether the service lives; does not ask the database."""
         return Health()
 

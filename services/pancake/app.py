@@ -1,4 +1,4 @@
-"""The application: `uvicorn services.pancake.app:app --host 127.0.0.1 --port 8001`."""
+"""The application: `python -m services.pancake --host 127.0.0.1 --port 8001`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Response
-from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 
-from services.common import guard, problems, security
+from services.common import guard, problems, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
-from services.common.limits import BodyLimitMiddleware
-from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging, tracer
 from services.common.resilience import Breaker
 from services.common.security import Gate, Principal
 from services.pancake import api
@@ -68,23 +66,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    problems.install(app)
+    web.install(app, settings, metrics, tracing)
     guard.install(app)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "Content-Type"],
-            expose_headers=["Link", "X-Request-ID", "Retry-After"],
-        )
-    app.add_middleware(BodyLimitMiddleware, most=settings.max_body_bytes)
-    app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing)
     app.include_router(api.routes(store, gate, created))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
-    def page(_: Annotated[Principal, Depends(gate.require(security.READ, browser=True))]) -> FileResponse:
+    async def page(
+        _: Annotated[Principal, Depends(gate.require(security.READ, browser=True))],
+    ) -> FileResponse:
         """The page: a form and the list."""
         return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
@@ -97,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             **problems.responses(401, 403, 429),
         },
     )
-    def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
+    async def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
         """The service's metrics, as Prometheus reads them."""
         content, media_type = metrics.exposition()
         return Response(content, media_type=media_type)

@@ -22,6 +22,7 @@ class Settings(ServiceSettings):
         db_host: PostgreSQL's host.
         db_port: Its port.
         db_name: The database.
+        max_body_bytes: A pancake is a few KB at most.
         pool_size: The most connections.
         store_timeout: Seconds to wait for a connection, and for a statement.
     """
@@ -37,6 +38,7 @@ class Settings(ServiceSettings):
     db_host: Annotated[str, Field(validation_alias="DB_HOST")] = "localhost"
     db_port: Annotated[int, Field(ge=1, le=65535, validation_alias="DB_PORT")] = 5432
     db_name: Annotated[str, Field(validation_alias="DB_NAME")] = "happy_pancakes"
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 128 * 1024
     pool_size: Annotated[int, Field(ge=1, le=100)] = 8
     store_timeout: Annotated[float, Field(gt=0)] = 10
 

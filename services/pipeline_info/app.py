@@ -1,4 +1,4 @@
-"""The application: `uvicorn services.pipeline_info.app:app --host 127.0.0.1 --port 8002`."""
+"""The application: `python -m services.pipeline_info --host 127.0.0.1 --port 8002`."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -6,19 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Response
-from fastapi.middleware.cors import CORSMiddleware
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.common import guard, problems, security
+from services.common import docs, guard, problems, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import PoolCollector
-from services.common.limits import BodyLimitMiddleware
-from services.common.observe import Metrics, ObserveMiddleware, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging, tracer
 from services.common.resilience import Breaker, UnavailableError
 from services.common.security import Gate, Principal
 from services.pipeline_info import api, lineage, pages
@@ -84,18 +80,9 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    problems.install(app)
+    web.install(app, settings, metrics, tracing)
     guard.install(app)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "Idempotency-Key", "Content-Type"],
-            expose_headers=["ETag", "X-Request-ID", "Retry-After"],
-        )
-    app.add_middleware(BodyLimitMiddleware, most=settings.max_body_bytes)
-    app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing)
+    docs.install(app)
 
     app.include_router(api.routes(store, settings, gate, inserted))
     app.include_router(lineage.routes(graph, gate))
@@ -115,17 +102,6 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         """The service's metrics, as Prometheus reads them."""
         content, media_type = metrics.exposition()
         return Response(content, media_type=media_type)
-
-    @app.get("/docs", include_in_schema=False)
-    def interface() -> HTMLResponse:
-        """The interface, to read and to try; its script comes from here, not from elsewhere."""
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            swagger_js_url="/static/vendor/swagger-ui-5.js",
-            swagger_css_url="/static/vendor/swagger-ui-5.css",
-            swagger_favicon_url="/static/icon.svg",
-        )
 
     _describe(app, settings)
     return app
@@ -149,7 +125,6 @@ def _describe(app: FastAPI, settings: Settings) -> None:
             ):
                 if allowed:
                     schemas["PipelineInfo"]["properties"][field]["anyOf"][0]["enum"] = list(allowed)
-            security.name_credentials(made, settings)
             app.openapi_schema = made
         return app.openapi_schema
 

@@ -277,8 +277,7 @@ class Space:
         port = free_port()
         process = self._process(
             f"ingest-{port}",
-            *("-m", "uvicorn", "services.ingest.app:app", "--host", "127.0.0.1", "--port", str(port)),
-            "--no-access-log",
+            *("-m", "services.ingest", "--port", str(port)),
             port=port,
             **environment,
         )

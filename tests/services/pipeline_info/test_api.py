@@ -109,7 +109,7 @@ def test_a_query_that_cannot_be_meant_is_refused(client: TestClient, query: str)
         (b"{}", 422),
         (b'{"start_utc": "2026-01-02T00:00:00Z", "environment": "moon"}', 422),
         (b'{"start_utc": "2026-01-02T00:00:00Z", "pipeline_type": "magic"}', 422),
-        (b'{"start_utc": "2026-01-02T00:00:00Z", "extra": {"big": 1e999}}', 400),
+        (b'{"start_utc": "2026-01-02T00:00:00Z", "extra": {"big": 1e999}}', 422),
     ],
 )
 def test_a_body_that_cannot_be_meant_is_refused(client: TestClient, body: bytes, status: int, file: Path):

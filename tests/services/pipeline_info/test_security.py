@@ -188,7 +188,7 @@ def test_credentials_are_asked_everywhere_but_on_this_machine(repository, base_u
 def test_a_foreign_name_for_this_machine_is_not_enough(client: TestClient):
     """A page of the internet whose name was made to point here (DNS rebinding)."""
     assert client.get("/pipelines", headers={"Host": "localhost:8002"}).status_code == 200
-    assert client.get("/pipelines", headers={"Host": "evil.example"}).status_code == 401
+    assert client.get("/pipelines", headers={"Host": "evil.example"}).status_code == 421
     form = client.post("/pipelines", content=json.dumps(RUN), headers={"Content-Type": "text/plain"})
     assert form.status_code == 422
 
@@ -299,6 +299,10 @@ def test_tokens_of_the_issuer_are_taken(issuer: Issuer, repository):
 
 
 def test_an_issuer_that_does_not_answer_is_503(issuer: Issuer, repository):
-    client = client_of(create_app(Settings(auth="on", jwt_issuer="http://127.0.0.1:1"), repository))
+    client = client_of(
+        create_app(
+            Settings(auth="on", jwt_issuer="http://127.0.0.1:1", jwt_audience="pipeline-info"), repository
+        )
+    )
     answer = client.get("/pipelines", headers=issuer.token(scope="runs:read"))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
