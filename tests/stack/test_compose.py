@@ -211,12 +211,20 @@ def defaulted(value: str) -> str:
 def test_a_service_is_told_what_it_is_told_natively(native: dict[str, dict[str, str]], name: str) -> None:
     found = {key: defaulted(value) for key, value in SERVICES[name]["environment"].items()}
     expected = {key: in_the_network(value) for key, value in native[name].items()}
-    # Whom they answer, and where they listen inside their containers, is Compose's to say.
-    own = {"INGEST_AUTH", "INGEST_RELAY_HOST", "CONSUMER_HOST"}
+    # Whom they answer, by which name, and where they listen inside their containers, is Compose's to say.
+    own = {"ALLOWED_HOSTS", "INGEST_AUTH", "INGEST_RELAY_HOST", "CONSUMER_HOST"}
     assert {k: v for k, v in found.items() if k not in own} == {
         k: v for k, v in expected.items() if k not in own
     }
     assert own & expected.keys() <= found.keys()
+
+
+def test_a_listener_that_others_call_by_name_knows_its_name() -> None:
+    """Prometheus and Airflow call by the names of the containers; any name that is not listed is refused."""
+    scraped = yaml.safe_load((ROOT / "observability/prometheus.yml").read_text())["scrape_configs"]
+    called = {job["static_configs"][0]["targets"][0].split(":")[0] for job in scraped}
+    for name in called - {"minio", "prometheus"}:
+        assert name in SERVICES[name]["environment"]["ALLOWED_HOSTS"].split(","), name
 
 
 def test_a_group_of_the_native_stack_is_a_profile(native: dict[str, dict[str, str]]) -> None:
