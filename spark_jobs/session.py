@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from tallyhouse.spark_tuning import Machine, local_conf
+
 # What a job's result depends on: set whatever spark-submit says.
 _SEMANTICS = {
     "spark.sql.session.timeZone": "UTC",
@@ -23,11 +25,10 @@ _SEMANTICS = {
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
     "spark.hadoop.mapreduce.fileoutputcommitter.cleanup-failures.ignored": "false",
 }
-# What only costs or saves time here: tables of a night are small, and adaptive execution merges what
-# is smaller still.
+# What only costs or saves time, whatever the machine: adaptive execution merges partitions that turn out
+# to be small. What depends on the machine and the data is `tallyhouse.spark_tuning`'s, or the cluster's.
 _TUNING = {
     "spark.sql.adaptive.enabled": "true",
-    "spark.sql.shuffle.partitions": "4",
     "spark.sql.autoBroadcastJoinThreshold": str(16 * 1024 * 1024),
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -36,14 +37,8 @@ _TUNING = {
 # Only where this process starts its own JVM; under spark-submit they are the submitter's to say.
 _LOCAL = {
     "spark.master": "local[*]",
-    "spark.driver.memory": "1g",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
-    # A job of half a minute does not live to see the optimizing compiler pay: without it, and without
-    # the threads of a parallel collector, a night takes half the CPU time.
-    "spark.driver.extraJavaOptions": (
-        "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
-    ),
 }
 
 
@@ -63,7 +58,7 @@ def build_session(app_name: str) -> SparkSession:
     settings = {**_SEMANTICS, **_TUNING, **s3a_settings()}
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        settings |= _LOCAL
+        settings |= _LOCAL | local_conf(0, Machine.here())
         if jars := class_path():
             settings["spark.driver.extraClassPath"] = jars
     for key, value in settings.items():

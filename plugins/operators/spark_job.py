@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import BaseHook, BaseOperatorLink
+from airflow.sdk import BaseHook, BaseOperatorLink, Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from hooks.failures import find_connection, one_line_errors
@@ -17,7 +18,10 @@ from hooks.postgres import CheckedPostgresHook
 from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
+from tallyhouse.lake import Lake, find_manifests
+from tallyhouse.lake.outcome import Outcome
 from tallyhouse.publish.run import may_publish
+from tallyhouse.spark_tuning import Machine, local_conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,20 +68,43 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
         """Runs the job to its end.
 
         Raises:
-            AirflowFailException: The job said in one line why it failed; that line is the message.
+            AirflowFailException: The job refused its input; the message is what it said in one line.
+            AirflowException: Something broke that a retry may get past.
         """
         where = f"subject {self.subject} in run {self.run_id}"
+        attempt = token_hex(8)
         with one_line_errors(where):
             # The provider would fall back to YARN, without a word, if there were no such connection.
-            find_connection(self.spark_conn_id, where)
+            connection = find_connection(self.spark_conn_id, where)
+            lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+            self.conf = {**(self.conf or {}), **self._tuning(connection, lake)}
             self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
-            self.application_args = ["--subject", self.subject, "--run-id", self.run_id]
+            arguments = {"subject": self.subject, "run-id": self.run_id, "attempt": attempt}
+            self.application_args = [
+                part for name, value in arguments.items() for part in (f"--{name}", value)
+            ]
             try:
                 super().execute(context)
             except AirflowException as error:
-                if said := _last_words(error):
-                    raise AirflowFailException(said) from error
-                raise
+                outcome = Outcome.read(lake, self.subject, self.run_id, self.job, attempt)
+                if outcome is None or outcome.success or outcome.message is None:
+                    raise
+                if outcome.foreseen and not outcome.transient:
+                    raise AirflowFailException(outcome.message) from error
+                raise AirflowException(
+                    outcome.message
+                    if outcome.foreseen
+                    else f"{where}: {self.job} broke off ({outcome.message}). Its log has the traceback"
+                ) from error
+
+    def _tuning(self, connection: Connection, lake: Lake) -> dict[str, str]:
+        """Spark's settings: the connection's; on this machine by the bytes of raw, unless that says else."""
+        local = {}
+        if (connection.host or "").startswith("local"):
+            batches = find_manifests(lake, self.run_id, load_subject(self.subject).tables)
+            raw_bytes = sum(part.bytes for batch in batches for part in batch.parts)
+            local = local_conf(raw_bytes, Machine.here())
+        return local | connection.extra_dejson.get("conf", {})
 
     def _get_hook(self) -> SparkSubmitHook:
         where = f"subject {self.subject} in run {self.run_id}"
@@ -217,11 +244,3 @@ class CurateEventsOperator(CheckBatchOperator):
         """See `HopLineage`."""
         bucket = BaseHook.get_connection(self.events_conn_id).extra_dejson.get("bucket", "")
         return lineage.curation(load_subject(self.subject), f"s3://{bucket}")
-
-
-def _last_words(error: AirflowException) -> str | None:
-    """What the job itself said of its failure; the hook's message ends with the tail of its output."""
-    marker = "TALLYHOUSE: "
-    return next(
-        (line.split(marker, 1)[1] for line in reversed(str(error).splitlines()) if marker in line), None
-    )

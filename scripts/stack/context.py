@@ -293,11 +293,6 @@ class Stack:
         defaults = {
             "spark.driver.extraClassPath": f"{self.spark_jars}/*",
             "spark.executor.extraClassPath": f"{self.spark_jars}/*",
-            # A night's jobs are short: on two cores the optimizing compiler costs more than it saves
-            # (half of the transform's CPU time at SCALE=0.1). Left alone, it has too little room for code.
-            "spark.driver.extraJavaOptions": (
-                "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC"
-            ),
             "spark.ui.enabled": "false",
             "spark.sql.session.timeZone": "UTC",
         }
