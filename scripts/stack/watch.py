@@ -1,9 +1,6 @@
 """What watches the stack: the nights' metrics, and a Prometheus that scrapes every service."""
 
-import os
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,20 @@ def watchers(stack: Stack) -> list[Service]:
     s = stack.settings
     config = stack.run / "prometheus" / "prometheus.yml"
     data = stack.data / "prometheus"
+    home = fetch.prometheus_home(stack)
 
     def prepare() -> None:
-        ensure_prometheus(stack)
+        if not fetch.prometheus(stack).exists():
+            raise StackError(
+                "prometheus: not found; install it, or start the rest: make start GROUPS=nights,events,apps"
+            )
         write_config(stack, config)
         data.mkdir(parents=True, exist_ok=True)
 
     command = [
-        *(str(prometheus(stack)), f"--config.file={config}", f"--storage.tsdb.path={data}"),
+        # Where it stands the fetched one finds its pages.
+        *("env", f"--chdir={home if home.exists() else stack.root}"),
+        *(str(fetch.prometheus(stack)), f"--config.file={config}", f"--storage.tsdb.path={data}"),
         *(
             f"--web.listen-address={s.prometheus_host}:{s.prometheus_port}",
             "--storage.tsdb.retention.time=15d",
@@ -50,7 +53,7 @@ def watchers(stack: Stack) -> list[Service]:
             {"PROMETHEUS_PORT": s.prometheus_port},
             ready=lambda: readiness.http(f"{s.prometheus_url}/-/ready"),
             prepare=prepare,
-            url=s.prometheus_url,
+            url=f"{s.prometheus_url}/classic/alerts",
             group="watch",
         ),
     ]
@@ -86,41 +89,3 @@ def write_config(stack: Stack, to: Path) -> None:
     config["rule_files"] = [str(folder / rules) for rules in config["rule_files"]]
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-def prometheus(stack: Stack, program: str = "prometheus") -> Path:
-    """Prometheus, or its promtool: the machine's, else where `ensure_prometheus` puts it."""
-    found = shutil.which(program)
-    return Path(found) if found else stack.cache / "prometheus" / "usr" / "bin" / program
-
-
-def ensure_prometheus(stack: Stack) -> None:
-    """Unpack Debian's package into the cache: to install it would start a daemon on every address.
-
-    Raises:
-        StackError: in one line, how to get it by hand.
-    """
-    if prometheus(stack).exists():
-        return
-
-    def unpack(into: Path) -> None:
-        log = stack.logs / "setup-prometheus.log"
-        download = ["apt-get", "download", "-qq", "prometheus"]
-        with log.open("w") as sink:
-            for command in (download, ["apt-get", "update", "-qq"], download):
-                if command is not download and os.geteuid() != 0:
-                    continue
-                subprocess.run(command, cwd=into, stdout=sink, stderr=subprocess.STDOUT, check=False)
-                if package := next(into.glob("*.deb"), None):
-                    subprocess.run(["dpkg-deb", "-x", package, into], check=True)
-                    package.unlink()
-                    return
-        raise StackError(
-            f"prometheus: could not be downloaded (all of it in {log}); install it from your system"
-        )
-
-    if not shutil.which("apt-get"):
-        raise StackError(
-            "prometheus: not found; install it, or start the rest: make start GROUPS=nights,events,apps"
-        )
-    fetch.make(fetch.Artifact("Prometheus", stack.cache / "prometheus", unpack))

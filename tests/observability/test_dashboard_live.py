@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ import httpx
 import pytest
 import yaml
 
+from scripts.stack.context import Stack
+from scripts.stack.fetch import prometheus as fetched_prometheus
 from tests.services.pipeline_info.conftest import Postgres, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +37,8 @@ def answering(url: str, process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus with our configuration, only quicker, over a service that was used a little."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("no prometheus: install it")
+    program = fetched_prometheus(Stack())
+    assert program.exists(), "no prometheus: 'make setup' brings it, or install it"
     folder = tmp_path_factory.mktemp("prometheus")
     ports = free_port(), free_port()
     service_url, url = (f"http://127.0.0.1:{port}" for port in ports)

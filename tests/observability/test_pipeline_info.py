@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
+from scripts.stack.context import Stack
+from scripts.stack.fetch import prometheus
 from services.pipeline_info.app import create_app
 from services.pipeline_info.settings import Settings
 
@@ -57,9 +58,8 @@ def test_the_rules_ask_for_metrics_that_there_are_and_say_what_to_do(metrics: se
 
 
 def test_the_rules_warn_when_they_should():
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("no promtool: install prometheus")
+    promtool = prometheus(Stack(), "promtool")
+    assert promtool.exists(), "no promtool: 'make setup' brings it, or install prometheus"
     for arguments in (
         ("check", "config", "prometheus.yml"),
         ("test", "rules", "alerts/pipeline_info_test.yml"),

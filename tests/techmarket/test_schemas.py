@@ -44,8 +44,7 @@ def test_every_table_has_its_technical_columns(path: Path) -> None:
 @pytest.fixture
 def dbml2sql(settings: Settings) -> str:
     tool = Path(os.environ.get("DBML2SQL", settings.cache / "dbml/node_modules/.bin/dbml2sql"))
-    if not tool.exists():
-        pytest.skip("dbml2sql is not set up: make setup")
+    assert tool.exists(), "dbml2sql is not set up: make setup"
     return str(tool)
 
 

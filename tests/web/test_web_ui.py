@@ -12,12 +12,7 @@ import pytest
 import requests
 from playwright.sync_api import Page, expect, sync_playwright
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(
-        os.environ.get("TALLYHOUSE_CHROMIUM") == "", reason="no Chromium here: apt-get install chromium"
-    ),
-]
+pytestmark = pytest.mark.integration
 
 AIRFLOW = f"http://{os.environ.get('AIRFLOW_HOST', '127.0.0.1')}:{os.environ.get('AIRFLOW_PORT', '8080')}"
 RUN_SECONDS = 600
@@ -41,6 +36,7 @@ def account() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def page(account: dict[str, str]) -> Iterator[Page]:
     """A page that is logged in."""
+    assert CHROMIUM, "no Chromium here: apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -87,7 +83,11 @@ def test_a_night_is_triggered_with_params_from_the_form(
     page.goto(f"{AIRFLOW}/dags/pancake_nightly")
     page.get_by_role("button", name="Trigger").first.click()
     expect(page.get_by_text("Tables to take; none chosen takes them all.")).to_be_visible(timeout=60_000)
-    page.get_by_role("dialog").locator("label[data-scope=switch]").last.click()
+    form = page.get_by_role("dialog")
+    for title in ("Tables", "Full refresh"):  # a required field would have an asterisk
+        expect(form.get_by_text(title, exact=True)).to_be_visible()
+        expect(form.get_by_text(re.compile(rf"{title}\s*\*"))).to_have_count(0)
+    form.locator("label[data-scope=switch]").last.click()
     page.screenshot(path=shots / "trigger.png")
     page.get_by_role("dialog").get_by_role("button", name="Trigger", exact=True).click()
 
@@ -133,3 +133,14 @@ def test_nothing_is_loaded_from_elsewhere_by_the_data_docs(page: Page) -> None:
     page.wait_for_load_state("networkidle")
     assert asked
     assert all(url.startswith(("http://127.0.0.1:", "data:")) for url in asked), asked
+
+
+def test_what_the_pipelines_publish_are_assets(page: Page, account: dict[str, str], shots: Path) -> None:
+    there = {asset["name"] for asset in Api(account).get("assets?limit=100")["assets"]}
+    for subject in ("techmarket", "pancake"):
+        places = ("warehouse/ods", "warehouse/star-schema", "clickhouse/star-schema", "clickhouse/marts")
+        assert {f"{subject} {place}" for place in places} <= there
+    assert "events lake/curated" in there
+    page.goto(f"{AIRFLOW}/assets")
+    expect(page.get_by_text("techmarket clickhouse/marts").first).to_be_visible(timeout=60_000)
+    page.screenshot(path=shots / "assets.png")

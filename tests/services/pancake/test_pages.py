@@ -82,7 +82,7 @@ def site(database: Settings) -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     program = os.environ.get("TALLYHOUSE_CHROMIUM") or shutil.which("chromium")
     if not program:
-        pytest.skip("no browser: install chromium, or name one in TALLYHOUSE_CHROMIUM")
+        pytest.fail("no browser: install chromium, or name one in TALLYHOUSE_CHROMIUM")
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-background-networking"]

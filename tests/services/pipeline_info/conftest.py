@@ -40,7 +40,7 @@ def chromium() -> str:
         or shutil.which("google-chrome")
     )
     if not found:
-        pytest.skip("no browser: install chromium, or name one in CHROMIUM")
+        pytest.fail("no browser: install chromium, or name one in CHROMIUM")
     return found
 
 
