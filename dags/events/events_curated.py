@@ -23,6 +23,7 @@ from operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
 from operators.run import CloseRunOperator, OpenRunOperator
 from operators.spark_job import CurateEventsOperator
 from task_groups.nightly import RUN_ID
+from task_groups.published import published
 
 with DAG(
     dag_id="events_curated",
@@ -56,6 +57,6 @@ with DAG(
         EventObjectsToLakeOperator(task_id="events", run_id=RUN_ID, limit="{{ params.limit }}")
     curate = CurateEventsOperator(task_id="curate", subject="events", run_id=RUN_ID)
     with TaskGroup("publish", tooltip="One entry of the log, then every file in its place") as publish:
-        EventsToCuratedOperator(task_id="curated", run_id=RUN_ID)
+        EventsToCuratedOperator(task_id="curated", run_id=RUN_ID, outlets=published("events", "lake/curated"))
     close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()
     open_run >> extract >> curate >> publish >> close_run

@@ -11,6 +11,7 @@ from operators.lake_to_clickhouse import LakeToClickHouseOperator
 from operators.lake_to_postgres import LakeToPostgresOperator
 from operators.run import CloseRunOperator, OpenRunOperator
 from operators.spark_job import CheckBatchOperator, TransformBatchOperator
+from task_groups.published import published
 
 RUN_ID = "{{ ti.xcom_pull(task_ids='open_run') }}"
 
@@ -24,7 +25,7 @@ def nightly_params(tables: Sequence[str]) -> dict[str, Param]:
     return {
         "tables": Param(
             [],
-            type="array",
+            type=["null", "array"],  # the web form marks what may not be null as required
             items={"type": "string", "enum": list(tables)},
             examples=list(tables),
             title="Tables",
@@ -32,7 +33,7 @@ def nightly_params(tables: Sequence[str]) -> dict[str, Param]:
         ),
         "full_refresh": Param(
             False,
-            type="boolean",
+            type=["null", "boolean"],
             title="Full refresh",
             description="Take whole tables instead of what changed since the last night.",
         ),
@@ -64,9 +65,19 @@ def nightly(subject: str, extractions: dict[str, type[ExtractionOperator]]) -> N
     check = CheckBatchOperator(task_id="check", subject=subject, run_id=RUN_ID)
     transform = TransformBatchOperator(task_id="transform", subject=subject, run_id=RUN_ID)
     with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:
-        LakeToPostgresOperator(
-            task_id="warehouse", subject=subject, run_id=RUN_ID
-        ) >> LakeToClickHouseOperator(task_id="clickhouse", subject=subject, run_id=RUN_ID)
+        warehouse = LakeToPostgresOperator(
+            task_id="warehouse",
+            subject=subject,
+            run_id=RUN_ID,
+            outlets=published(subject, "warehouse/ods", "warehouse/star-schema"),
+        )
+        clickhouse = LakeToClickHouseOperator(
+            task_id="clickhouse",
+            subject=subject,
+            run_id=RUN_ID,
+            outlets=published(subject, "clickhouse/star-schema", "clickhouse/marts"),
+        )
+        warehouse >> clickhouse
     # Not tied to open_run as its setup: clearing any task would then clear open_run too, and give the
     # tasks after it another run in the middle of a night.
     close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()

@@ -120,3 +120,28 @@ def test_clearing_a_task_keeps_the_night_in_its_run(bag: DagBag, task: str) -> N
         "open_run must not be cleared with a later task: it would open another run"
     )
     assert "close_run" in cleared
+
+
+def test_a_dag_that_publishes_says_so_by_assets(bag: DagBag) -> None:
+    found = {
+        (dag.dag_id, task.task_id): [asset.name for asset in task.outlets]
+        for dag in dags(bag)
+        for task in dag.tasks
+        if task.outlets
+    }
+    expected = {("events_curated", "publish.curated"): ["events lake/curated"]}
+    for subject in ("techmarket", "pancake"):
+        warehouse = [f"{subject} warehouse/ods", f"{subject} warehouse/star-schema"]
+        clickhouse = [f"{subject} clickhouse/star-schema", f"{subject} clickhouse/marts"]
+        expected[f"{subject}_nightly", "publish.warehouse"] = warehouse
+        expected[f"{subject}_nightly", "publish.clickhouse"] = clickhouse
+    assert found == expected
+
+
+def test_no_parameter_of_the_web_form_is_required(bag: DagBag) -> None:
+    for dag in dags(bag):
+        for name, param in dag.params.items():
+            types = dag.params.get_param(name).schema["type"]
+            assert "null" in types, (
+                f"{dag.dag_id}, {name}: let its type include null, {param!r} is its default"
+            )
