@@ -43,8 +43,8 @@ start up: $(NATIVE) ## Start all of it (also: up), or parts: make start GROUPS=e
 stop down: $(NATIVE) ## Stop all of it (also: down); with COMPOSE=1 its volumes go too
 	@$(if $(COMPOSE),docker compose --profile '*' down --volumes,$(STACK) stop)
 
-status: $(READY) ## What runs, where, with how much memory
-	@$(STACK) status
+status: $(READY) ## What runs, where, with how much memory; logins: make status ARGS="--logins"
+	@$(STACK) status $(ARGS)
 
 logs: $(READY) ## Follow a service's log: make logs S=airflow-scheduler
 	@$(STACK) logs $(S)
@@ -66,7 +66,7 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: data day ingest run-etl ledger sql verify
+.PHONY: data day ingest run run-etl ledger sql verify
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
 	@$(PY) -m techmarket data --scale $(SCALE)
@@ -77,16 +77,19 @@ day: $(READY) ## Play one more business day onto the running stores
 ingest: $(NATIVE) ## Send an event through the running platform and follow it
 	@$(if $(COMPOSE),,eval "$$($(STACK) env)";) python3 tools/ingest_test.py
 
+run: $(READY) ## Start a run and follow it: make run DAG=techmarket_nightly ARGS="--full-refresh"
+	@$(STACK) run $(DAG) $(ARGS)
+
 run-etl: $(NATIVE) ## Run the events' night: raw JSON to curated Parquet, and its ledger
 	@$(if $(COMPOSE),docker compose exec -T airflow-scheduler /opt/tallyhouse/infrastructure/docker/entrypoint.sh \
-	  airflow dags test events_curated,$(STACK) night events_curated)
+	  airflow dags test events_curated,$(STACK) run events_curated)
 
 ledger: $(READY) ## The ledger of each subject's last night: make ledger ARGS="--last 2"
 	@$(PY) -m tallyhouse.ledger print $(ARGS)
 
 ON ?= dwh
-sql: $(READY) ## Ask the warehouse, or a store: make sql Q="SELECT 1" ON=orders
-	@$(STACK) sql --on "$(ON)" -- "$(Q)"
+sql: $(READY) ## Ask a database: make sql Q="SELECT 1" ON=clickhouse; without Q it shows how
+	@$(STACK) sql --on "$(ON)" --format "$(FORMAT)" -- "$$Q"
 
 verify: $(READY) ## Row counts of every table in every store
 	@$(PY) -m techmarket verify

@@ -4,6 +4,7 @@ Read in this order, the later one winning: ``config/stack.env`` (committed defau
 checkout's overrides), the process environment.
 """
 
+import json
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +20,21 @@ DOT_ENV = ROOT / ".env"
 
 class SettingsError(ValueError):
     """A setting is missing or wrong; the message is one line and names it."""
+
+
+def remembered_tools(local: Path) -> dict[str, str]:
+    """Where the tools of a stack are, as its set-up or last start wrote it down.
+
+    A command that is run as somebody else, with another home or another PATH, finds the same ones.
+
+    Args:
+        local: the stack's folder.
+
+    Returns:
+        ``cache`` and ``java_home``; empty before the first set-up.
+    """
+    file = local / "tools.json"
+    return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 class Settings(BaseSettings):
@@ -143,7 +159,9 @@ class Settings(BaseSettings):
         self.port_offset = 0
         self.tallyhouse_local = ROOT / self.tallyhouse_local
         if self.tallyhouse_cache is None:
-            self.tallyhouse_cache = (self.xdg_cache_home or Path.home() / ".cache") / "tallyhouse"
+            by_default = (self.xdg_cache_home or Path.home() / ".cache") / "tallyhouse"
+            kept = Path(remembered_tools(self.tallyhouse_local).get("cache", ""))
+            self.tallyhouse_cache = kept if kept.is_absolute() and kept.is_dir() else by_default
         self.tallyhouse_cache = ROOT / self.tallyhouse_cache
         return self
 

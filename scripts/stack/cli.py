@@ -1,24 +1,24 @@
 """The stack's command line; the Makefile calls it."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import mysql.connector
-import psycopg
-from rich.markup import escape
+from rich.console import Console
 from rich.table import Table
 
-from scripts.stack import fetch, lifecycle, readiness
+from scripts.stack import fetch, lifecycle, query
 from scripts.stack import provision as provisioning
 from scripts.stack import superset as superset_server
-from scripts.stack.context import MYSQL_STORES, Stack, StackError, console
+from scripts.stack.context import Stack, StackError, console
 from scripts.stack.demo import demo as run_demo
 from scripts.stack.demo import nights
 from scripts.stack.night import AirflowApi
@@ -87,29 +87,64 @@ def stop(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
-def status(stack: Stack, _: argparse.Namespace) -> int:
-    """Print what runs; 0 if every group of which something runs does so wholly, 3 if not."""
+def status(stack: Stack, args: argparse.Namespace) -> int:
+    """Print what runs, and where; 0 if all that was asked for runs, 3 if not."""
+    if args.logins:
+        return logins(stack)
     states = Supervisor(stack).states()
     every = services(stack)
-    started = {s.group for s in every if states.get(s.name, {}).get("statename") in RUNNING}
-    table = Table("service", "state", "port", "pid", "memory", "up", box=None, header_style="bold")
-    whole = bool(started)
+    asked = lifecycle.asked_for(stack)
+    wanted = {service.name for service in lifecycle.chosen(every, provisioning.steps(stack), asked)[0]}
+    table = Table("service", "state", "address", "pid", "memory", "up", box=None, header_style="bold")
+    missing = []
     for service in every:
         row = states.get(service.name, {})
         state = row.get("statename", "STOPPED")
-        whole &= state == "RUNNING" or service.group not in started
+        if service.name not in wanted and state not in RUNNING:
+            continue
+        if service.name in wanted and state != "RUNNING":
+            missing.append(service.name)
         pid = row.get("pid") or 0
         up = str(timedelta(seconds=row["now"] - row["start"])) if pid else ""
         table.add_row(
             service.name,
             f"[{'green' if state == 'RUNNING' else 'red'}]{state.lower()}[/]",
-            " ".join(map(str, service.ports.values())),
+            service.url or " ".join(f"127.0.0.1:{port}" for port in service.ports.values()),
             str(pid or ""),
             f"{memory(pid) / 2**20:.0f} MB" if pid else "",
             up,
         )
-    console.print(table)
-    return 0 if whole else 3
+    if not asked:
+        console.print("nothing was started; 'make start' starts all of it, GROUPS=… a part")
+        return 3
+    # Addresses stay whole, to be clicked and copied; a pipe has no width.
+    wide = Console(highlight=False, width=None if console.is_terminal else 160, soft_wrap=True)
+    wide.print(table)
+    idle = [group for group in GROUPS if group not in asked]
+    console.print(f"asked for: {', '.join(group for group in GROUPS if group in asked)}", end="")
+    console.print(f"; not started: {', '.join(idle)}" if idle else "")
+    console.print('logins: make status ARGS="--logins"')
+    if missing:
+        console.print(f"[red]✗[/] not running: {', '.join(missing)}; see 'make logs S={missing[0]}'")
+    return 3 if missing else 0
+
+
+def logins(stack: Stack) -> int:
+    """Print how to log in to what the stack serves; the passwords are of this checkout alone."""
+    s = stack.settings
+    table = Table("at", "address", "user", "password", box=None, header_style="bold")
+    airflow_password = stack.secrets["AIRFLOW_ADMIN_PASSWORD"]
+    table.add_row("Airflow", s.airflow_url, s.airflow_admin_user, airflow_password)
+    console_url = f"http://{s.minio_host}:{s.minio_console_port}"
+    table.add_row("MinIO's console", console_url, s.minio_root_user, s.minio_root_password)
+    warehouse = f"{s.postgres_host}:{s.postgres_port}/{s.dwh_db}"
+    table.add_row("the warehouse, to read", warehouse, s.dwh_reader_user, s.dwh_reader_password)
+    clickhouse = f"http://{s.clickhouse_host}:{s.clickhouse_http_port}"
+    table.add_row("ClickHouse", clickhouse, s.clickhouse_user, s.clickhouse_password or "(none)")
+    superset_password = stack.secrets["SUPERSET_ADMIN_PASSWORD"]
+    table.add_row("Superset (make superset)", s.superset_url, s.superset_admin_user, superset_password)
+    Console(highlight=False, width=None if console.is_terminal else 160, soft_wrap=True).print(table)
+    return 0
 
 
 def memory(pid: int) -> int:
@@ -140,36 +175,22 @@ def logs(stack: Stack, args: argparse.Namespace) -> int:
 
 def env(stack: Stack, _: argparse.Namespace) -> int:
     """Print the environment as shell commands: eval "$(python -m scripts.stack env)"."""
-    stack.render()
-    sys.stdout.write((stack.run / "env.sh").read_text())
+    sys.stdout.write(stack.script())
     return 0
 
 
 def shell(stack: Stack, _: argparse.Namespace) -> int:
     """A shell with the stack's environment."""
-    stack.render()
     program = os.environ.get("SHELL") or "/bin/bash"
     os.execvpe(program, [program], os.environ | stack.environment)  # noqa: S606
 
 
 def sql(stack: Stack, args: argparse.Namespace) -> int:
-    """Ask the warehouse, as its reading role, or a store as the account that extracts."""
-    if args.on == "dwh":
-        connection: Any = readiness.warehouse_connection(stack.settings)
-    elif args.on in MYSQL_STORES:
-        connection = readiness.mysql_connection(stack.environment, args.on, reader=True)
-    else:
-        raise StackError(f"sql: no database is called {args.on}; there are dwh, {', '.join(MYSQL_STORES)}")
-    with connection, connection.cursor() as cursor:
-        try:
-            cursor.execute(args.query)
-            rows = cursor.fetchall() if cursor.description else []
-        except (psycopg.Error, mysql.connector.Error) as error:
-            raise StackError(f"sql: {str(error).splitlines()[0]}") from error
-        table = Table(*[str(column[0]) for column in cursor.description or ()], header_style="bold")
-    for row in rows:
-        table.add_row(*["[dim]NULL[/]" if value is None else escape(str(value)) for value in row])
-    console.print(table)
+    """Ask the warehouse as its reading role, a store as the account that extracts, or ClickHouse."""
+    if not args.query.strip():
+        console.print(query.USAGE, markup=False, highlight=False, soft_wrap=True)
+        return 2
+    query.show(*query.ask(stack, args.on, args.query), form=args.format)
     return 0
 
 
@@ -178,9 +199,42 @@ def demo(stack: Stack, _: argparse.Namespace) -> int:
     return run_demo(stack)
 
 
-def night(stack: Stack, args: argparse.Namespace) -> int:
-    """Run DAGs on the running stack, task by task, and print their ledgers."""
-    return nights(stack, args.dags)
+def run(stack: Stack, args: argparse.Namespace) -> int:
+    """Start a run of each DAG as the scheduler does, follow it task by task, and print its ledger."""
+    if not args.dags:
+        console.print(USAGE_OF_RUN, markup=False, highlight=False, soft_wrap=True)
+        return 2
+    return nights(stack, args.dags, conf(args))
+
+
+USAGE_OF_RUN = """\
+make run DAG=techmarket_nightly                                     a run as the scheduler starts one
+make run DAG="techmarket_nightly pancake_nightly"                   two at the same time
+make run DAG=techmarket_nightly ARGS="--full-refresh"               whole tables
+make run DAG=techmarket_nightly ARGS="--tables orders,order_items"  only these tables
+make run DAG=events_curated ARGS="--limit 1000"                     at most so many objects
+make run DAG=techmarket_nightly ARGS="--conf '{\\"full_refresh\\": true}'"   any parameter, as JSON"""
+
+
+def conf(args: argparse.Namespace) -> dict[str, Any]:
+    """The parameters of a run, from the options of `run`.
+
+    Raises:
+        StackError: ``--conf`` is no JSON object.
+    """
+    try:
+        found = json.loads(args.conf or "{}")
+    except ValueError as error:
+        raise StackError(f"run: --conf is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise StackError("run: --conf is not a JSON object")
+    if args.full_refresh:
+        found["full_refresh"] = True
+    if args.tables:
+        found["tables"] = [name for name in args.tables.replace(",", " ").split() if name]
+    if args.limit is not None:
+        found["limit"] = args.limit
+    return found
 
 
 def test(_: Stack, args: argparse.Namespace) -> int:
@@ -217,7 +271,7 @@ def superset(stack: Stack, args: argparse.Namespace) -> int:
 
 COMMANDS = (
     demo,
-    night,
+    run,
     test,
     setup,
     provision,
@@ -234,27 +288,39 @@ COMMANDS = (
 )
 
 
+def options(command: Callable[..., int], sub: argparse.ArgumentParser) -> None:
+    """Give a command its own options."""
+    if command is start:
+        sub.add_argument("--groups", default="", help=f"of {', '.join(GROUPS)}; all by default")
+    if command is logs:
+        sub.add_argument("service", nargs="?")
+    if command is setup:
+        sub.add_argument("--quiet", action="store_true", help="say nothing when nothing was missing")
+    if command is run:
+        sub.add_argument("dags", nargs="*", metavar="dag")
+        sub.add_argument("--full-refresh", action="store_true", help="take whole tables")
+        sub.add_argument("--tables", help="take only these tables, such as orders,order_items")
+        sub.add_argument("--limit", type=int, help="of events_curated: the most objects to take")
+        sub.add_argument("--conf", help="parameters as JSON, as the web form would send them")
+    if command in (airflow, superset):
+        sub.add_argument("arguments", nargs=argparse.REMAINDER)
+    if command is sql:
+        sub.add_argument("query", nargs="?", default="")
+        sub.add_argument("--on", default="dwh", help=f"of {', '.join(query.PLACES)}")
+        sub.add_argument("--format", default="", help=f"of {', '.join(query.FORMATS)}")
+    if command is status:
+        sub.add_argument("--logins", action="store_true", help="print users and passwords instead")
+
+
 def main() -> None:
-    """Run one command; what a person has to mend is said in a line each, without a traceback."""
+    """Run one command; what a person has to fix is said in a line each, without a traceback."""
     parser = argparse.ArgumentParser(prog="stack", description="The native stack.")
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in COMMANDS:
         said = (command.__doc__ or "").strip()
         sub = commands.add_parser(command.__name__, help=said.splitlines()[0], description=said)
         sub.set_defaults(run=command)
-        if command is start:
-            sub.add_argument("--groups", default="", help=f"of {', '.join(GROUPS)}; all by default")
-        if command is logs:
-            sub.add_argument("service", nargs="?")
-        if command is setup:
-            sub.add_argument("--quiet", action="store_true", help="say nothing when nothing was missing")
-        if command is night:
-            sub.add_argument("dags", nargs="+", metavar="dag")
-        if command in (airflow, superset):
-            sub.add_argument("arguments", nargs=argparse.REMAINDER)
-        if command is sql:
-            sub.add_argument("query")
-            sub.add_argument("--on", default="dwh")
+        options(command, sub)
     args, unknown = parser.parse_known_args()
     if unknown and args.run is not test:
         parser.error(f"unknown: {' '.join(unknown)}")

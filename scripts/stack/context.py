@@ -19,7 +19,7 @@ import yaml
 from psycopg.conninfo import make_conninfo
 from rich.console import Console
 
-from tallyhouse.settings import ROOT, Settings, load_settings
+from tallyhouse.settings import ROOT, Settings, load_settings, remembered_tools
 
 console = Console(highlight=False)
 
@@ -155,12 +155,12 @@ class Stack:
 
     @cached_property
     def java_home(self) -> Path | None:
-        """The Java that Spark runs on: JAVA_HOME, else the one on PATH."""
-        java = Path(os.environ["JAVA_HOME"]) / "bin/java" if os.environ.get("JAVA_HOME") else None
-        if java is None or not java.exists():
-            found = shutil.which("java")
-            java = Path(found).resolve() if found else None
-        return java.parent.parent if java else None
+        """The Java that Spark runs on: JAVA_HOME, else the one of the last start, else the one on PATH."""
+        for home in (os.environ.get("JAVA_HOME"), remembered_tools(self.local).get("java_home")):
+            if home and (Path(home) / "bin/java").exists():
+                return Path(home)
+        found = shutil.which("java")
+        return Path(found).resolve().parent.parent if found else None
 
     @property
     def spark_is_local(self) -> bool:
@@ -282,8 +282,14 @@ class Stack:
     # -- generated configuration ------------------------------------------------------------------
 
     def render(self) -> None:
-        """Write what is generated from the settings: connections, login, Spark's defaults, env.sh."""
+        """Write what is generated from the settings: connections, login, Spark's defaults, env.sh.
+
+        For set-up and start alone. A command that asks something must not write: it may be run with
+        another home or PATH than the servers that run.
+        """
         self.make_folders()
+        tools = {"cache": str(self.cache)} | ({"java_home": str(self.java_home)} if self.java_home else {})
+        write_private(self.local / "tools.json", json.dumps(tools, indent=2))
         write_private(
             self.connections_file, render_connections(self.root / "config/connections.yaml", self.environment)
         )
@@ -303,13 +309,17 @@ class Stack:
         )
         # A task's log should show what the job says, not two hundred lines of a session that starts.
         (self.run / "spark" / "log4j2.properties").write_text(SPARK_LOGGING)
+        write_private(self.run / "env.sh", self.script())
+
+    def script(self) -> str:
+        """The environment as shell commands."""
         exports = {k: v for k, v in self.environment.items() if k != "PATH"}
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in sorted(exports.items())]
         # Sourced in any shell: that shell's PATH stays, with ours in front.
         lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
         # By hand, too, `airflow dags test` keeps the scheduler away (scripts/airflow).
         lines.append(f'airflow() {{ {shlex.quote(str(self.root / "scripts" / "airflow"))} "$@"; }}\n')
-        write_private(self.run / "env.sh", "".join(lines))
+        return "".join(lines)
 
 
 def render_connections(template: Path, values: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.table import Table
 
@@ -96,8 +97,13 @@ def one_night(stack: Stack, api: AirflowApi, clock: Clock, name: str) -> Night:
     return night
 
 
-def nights(stack: Stack, dag_ids: list[str]) -> int:
+def nights(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None) -> int:
     """Run DAGs once, now, and print the ledgers of their runs.
+
+    Args:
+        stack: it runs.
+        dag_ids: the DAGs.
+        conf: parameters of their runs.
 
     Returns:
         0 when they succeeded and their ledgers close.
@@ -106,8 +112,8 @@ def nights(stack: Stack, dag_ids: list[str]) -> int:
         StackError: Airflow does not answer, or a line for each task that failed.
     """
     api = AirflowApi(stack)
-    api.wait_for_dags(dag_ids)
-    night = run_night(api, dag_ids)
+    api.wait_for_dags(dag_ids, seconds=30)
+    night = run_night(api, dag_ids, conf)
     if not night.succeeded:
         raise StackError("\n".join(failures(stack, api, night)) or f"{dag_ids}: {night.states}")
     return tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, [night]), check=False)
@@ -161,10 +167,9 @@ def links(stack: Stack) -> None:
     )
     table.add_row("pipeline-info", s.pipeline_info_url, "every finished run, a minute or ten later")
     console.print(table)
-    marts = f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/?database={s.clickhouse_db}"
     for command in (
         "make sql Q='SELECT subject, status, started_at, published_at FROM etl.run ORDER BY started_at'",
         "make sql Q='SELECT status, count(*), sum(total) FROM orders GROUP BY status' ON=orders",
-        f"curl '{marts}' -d 'SELECT * FROM mart_revenue_daily ORDER BY 1 DESC LIMIT 5 FORMAT PrettyCompact'",
+        "make sql Q='SELECT * FROM mart_revenue_daily ORDER BY 1 DESC LIMIT 5' ON=clickhouse",
     ):
         console.print(f"  {command}", soft_wrap=True, markup=False)

@@ -1,5 +1,6 @@
 """Starting and stopping the whole stack, as much at once as the order of things allows."""
 
+import json
 import re
 import shutil
 import time
@@ -38,6 +39,8 @@ def start(stack: Stack, groups: Collection[str] = GROUPS) -> dict[str, float]:
     supervisor = Supervisor(stack)
     running = {name for name, row in supervisor.states().items() if row["statename"] in RUNNING}
     check_ports([service for service in wanted if service.name not in running])
+    asked = set(groups) | (asked_for(stack) if running else set())
+    (stack.run / "groups.json").write_text(json.dumps(sorted(asked)))
     supervisor.ensure(every)
 
     took: dict[str, float] = {}
@@ -79,6 +82,12 @@ def start(stack: Stack, groups: Collection[str] = GROUPS) -> dict[str, float]:
     if problems:
         raise StackError("\n".join(problems))
     return took
+
+
+def asked_for(stack: Stack) -> set[str]:
+    """The groups that `start` was asked for since the last stop."""
+    file = stack.run / "groups.json"
+    return set(json.loads(file.read_text())) & set(GROUPS) if file.exists() else set()
 
 
 def chosen(
@@ -167,6 +176,7 @@ def stop(stack: Stack) -> bool:
     """
     supervisor = Supervisor(stack)
     states = supervisor.states()
+    (stack.run / "groups.json").unlink(missing_ok=True)
     if not states:
         return False
     up = [name for name, row in states.items() if row["statename"] in RUNNING]

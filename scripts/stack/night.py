@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from urllib3.util import Retry
 
 from scripts.stack.context import Stack, StackError, console
 
@@ -27,6 +29,9 @@ class AirflowApi:
             "password": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
         }
         self.session = requests.Session()
+        # A busy machine may let a question wait; the run that is followed goes on all the same.
+        patient = Retry(total=5, backoff_factor=1, allowed_methods=["GET"], status_forcelist=[502, 503, 504])
+        self.session.mount("http://", HTTPAdapter(max_retries=patient))
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
         """One call below ``/api/v2``; logs in when the token is missing or has run out.
@@ -42,6 +47,8 @@ class AirflowApi:
                 token = self.session.post(f"{self.url}/auth/token", json=self.login, timeout=30)
                 token.raise_for_status()
                 self.session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+            if 400 <= answer.status_code < 500:
+                raise StackError(f"airflow: {method} {path}: {answer.status_code}: {_detail(answer)}")
             answer.raise_for_status()
         except requests.RequestException as error:
             raise StackError(
@@ -64,10 +71,14 @@ class AirflowApi:
                 raise StackError(f"{problem['filename']}: {problem['stack_trace'].strip().splitlines()[-1]}")
             if time.monotonic() > deadline:
                 missing = ", ".join(sorted(set(dag_ids) - known))
-                raise StackError(f"airflow: no DAG {missing} yet; see 'make logs S=airflow-dag-processor'")
+                there = ", ".join(sorted(known)) or "none"
+                raise StackError(
+                    f"airflow: no DAG {missing}; there are {there}. A new one takes half a minute to appear, "
+                    "see 'make logs S=airflow-dag-processor'"
+                )
             time.sleep(POLL_SECONDS)
 
-    def trigger(self, dag_id: str) -> str:
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         """Start a run, in place of the scheduled one where that is due already.
 
         A run that is due would otherwise be started by the scheduler as soon as the DAG is not paused,
@@ -83,7 +94,7 @@ class AirflowApi:
             taken = self.ask("GET", f"dags/{dag_id}/dagRuns", params=same)["total_entries"]
             if taken or datetime.fromisoformat(due) > datetime.now(UTC):
                 due = None
-        run = self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": due})
+        run = self.ask("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": due, "conf": conf or {}})
         return str(run["dag_run_id"])
 
     def unpause(self, dag_id: str) -> None:
@@ -186,15 +197,23 @@ class Night:
         return idle
 
 
-def run_night(api: AirflowApi, dag_ids: list[str]) -> Night:
+def run_night(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None = None) -> Night:
     """Run DAGs at the same time, a line of progress for each task, and wait for their end.
+
+    Args:
+        api: Airflow's.
+        dag_ids: the DAGs.
+        conf: parameters of their runs.
+
+    Returns:
+        The night, with every run ended.
 
     Raises:
         StackError: Airflow does not answer.
     """
     night = Night()
     for dag_id in dag_ids:
-        night.runs[dag_id] = api.trigger(dag_id)
+        night.runs[dag_id] = api.trigger(dag_id, conf)
         api.unpause(dag_id)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -220,6 +239,14 @@ def run_night(api: AirflowApi, dag_ids: list[str]) -> Night:
             progress.update(waiting, visible=not rows)
             night.states |= dict(ended)
     return night
+
+
+def _detail(answer: requests.Response) -> str:
+    """What Airflow says of a request that it refuses."""
+    try:
+        return str(answer.json()["detail"])[:600]
+    except (ValueError, KeyError, TypeError):
+        return answer.text.strip()[:600]
 
 
 def _took(task: Task) -> str:

@@ -67,6 +67,19 @@ def warehouse_connection(settings: Settings) -> psycopg.Connection:
     )
 
 
+def pancake_connection(settings: Settings) -> psycopg.Connection:
+    """A connection to the pancake shop's database as the account that extracts."""
+    return psycopg.connect(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.etl_reader_user,
+        password=settings.etl_reader_password,
+        dbname=settings.pancake_db,
+        connect_timeout=5,
+        autocommit=True,
+    )
+
+
 def postgres(settings: Settings) -> None:
     """Raise unless PostgreSQL answers a query."""
     with postgres_connection(settings) as connection:

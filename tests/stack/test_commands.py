@@ -1,18 +1,25 @@
 """What the commands tell the person who types them."""
 
+import argparse
 import os
 import re
 import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scripts.stack.cli import conf, run, status
+from scripts.stack.cli import options as options_of
 from scripts.stack.context import Stack, StackError
-from scripts.stack.lifecycle import check_ports
+from scripts.stack.lifecycle import check_ports, chosen
 from scripts.stack.night import Night, Task
+from scripts.stack.provision import steps
 from scripts.stack.service import Service
+from scripts.stack.services import services
 from scripts.stack.supervise import Supervisor
 from tallyhouse.settings import ROOT
 
@@ -67,6 +74,86 @@ def test_clean_refuses_while_the_stack_runs() -> None:
 
 
 @pytest.mark.integration
+def test_status_shows_addresses_and_is_content_when_what_was_asked_for_runs() -> None:
+    done = stack("status")
+    assert done.returncode == 0, done.stdout
+    assert Stack().settings.airflow_url in done.stdout
+    assert "asked for: nights" in done.stdout
+    assert 'make status ARGS="--logins"' in done.stdout
+    assert Stack().secrets["AIRFLOW_ADMIN_PASSWORD"] not in done.stdout
+    assert Stack().secrets["AIRFLOW_ADMIN_PASSWORD"] in stack("status", "--logins").stdout
+
+
+def test_a_part_of_the_stack_is_whole_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Events bring PostgreSQL, MinIO and ClickHouse: the nights are not asked for by that."""
+    monkeypatch.setenv("TALLYHOUSE_LOCAL", str(tmp_path))
+    mine = Stack()
+    mine.make_folders()
+    (mine.run / "groups.json").write_text('["events"]')
+    wanted = chosen(services(mine), steps(mine), ["events"])[0]
+    states = {one.name: {"statename": "RUNNING", "pid": 0} for one in wanted}
+    monkeypatch.setattr(Supervisor, "states", lambda _: states)
+    assert status(mine, argparse.Namespace(logins=False)) == 0
+    states["kafka"]["statename"] = "FATAL"
+    assert status(mine, argparse.Namespace(logins=False)) == 3
+    assert "not running: kafka" in capsys.readouterr().out
+
+
+def test_nothing_started_is_said_so() -> None:
+    done = stack("status", TALLYHOUSE_LOCAL=".local/nothing-here")
+    assert done.returncode == 3
+    assert "nothing was started; 'make start'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {}),
+        (["--full-refresh"], {"full_refresh": True}),
+        (["--tables", "orders, order_items"], {"tables": ["orders", "order_items"]}),
+        (["--limit", "3", "--conf", '{"limit": 9, "x": 1}'], {"limit": 3, "x": 1}),
+    ],
+)
+def test_options_of_a_run_are_its_parameters(options: list[str], expected: dict[str, Any]) -> None:
+    parser = argparse.ArgumentParser()
+    options_of(run, parser)
+    assert conf(parser.parse_args(options)) == expected
+
+
+@pytest.mark.parametrize("wrong", ["{", "[1]"])
+def test_parameters_that_are_no_object_are_refused(wrong: str) -> None:
+    with pytest.raises(StackError, match="run: --conf is not"):
+        conf(argparse.Namespace(conf=wrong))
+
+
+@pytest.mark.integration
+def test_a_run_is_started_followed_and_accounted_for() -> None:
+    done = stack("run", "pancake_nightly", "--full-refresh")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pancake publish.clickhouse" in done.stdout
+    assert re.search(r"ledger closed: \d+ rows, 0 unexplained\n$", done.stdout)
+
+
+@pytest.mark.integration
+def test_a_dag_that_is_none_is_told_those_that_are() -> None:
+    done = stack("run", "nope_nightly")
+    assert done.returncode == 1
+    assert "no DAG nope_nightly; there are" in done.stdout
+    assert "techmarket_nightly" in done.stdout
+
+
+@pytest.mark.integration
+def test_a_ledger_of_no_run_names_the_latest_runs() -> None:
+    stack("run", "pancake_nightly")
+    command = [sys.executable, "-m", "tallyhouse.ledger", "print", "--run", "nope"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"no run is called nope\. The latest are .*pancake-\d{8}T", done.stderr)
+
+
+@pytest.mark.integration
 def test_a_second_start_finds_everything_running() -> None:
     before = pids()
     done = stack("start")
@@ -89,11 +176,11 @@ def pids() -> dict[str, int]:
     return {name: row["pid"] for name, row in Supervisor(Stack()).states().items()}
 
 
-def stack(*arguments: str) -> subprocess.CompletedProcess[str]:
+def stack(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scripts.stack", *arguments],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"},
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"} | environment,
         capture_output=True,
         text=True,
         check=False,

@@ -41,12 +41,19 @@ def main() -> int:
             connect_timeout=5,
         ) as connection:
             runs = _runs(connection, arguments.run, arguments.last)
+            unknown = sorted(set(arguments.run or ()) - {run[0] for run in runs})
+            latest = [row[0] for row in connection.execute(_LATEST).fetchall()]
             ledgers = {run: store.read(connection, run[0]) for run in runs}
     except (SettingsError, psycopg.OperationalError) as error:
         sys.stderr.write(f"ledger: {str(error).splitlines()[0]}. Is the stack up? `make status`\n")
         return 1
-    if not ledgers:
-        sys.stderr.write("ledger: no run yet. `make demo` makes two nights\n")
+    if not latest:
+        sys.stderr.write("ledger: no run yet. `make run DAG=techmarket_nightly` makes one\n")
+        return 1
+    if unknown:
+        sys.stderr.write(
+            f"ledger: no run is called {', '.join(unknown)}. The latest are {', '.join(latest)}\n"
+        )
         return 1
     if arguments.json:
         _print_json(ledgers)
@@ -61,6 +68,9 @@ Run = tuple[str, str, str]  # its id, its subject, and how far it came
 _HOW_FAR = (
     "CASE WHEN status = 'published' AND clickhouse_at IS NULL THEN 'not in ClickHouse yet' ELSE status END"
 )
+
+
+_LATEST = "SELECT run_id FROM etl.run ORDER BY started_at DESC LIMIT 5"
 
 
 def _runs(connection: psycopg.Connection[Any], named: list[str] | None, last: int) -> list[Run]:
