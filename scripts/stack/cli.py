@@ -60,21 +60,12 @@ def provision(stack: Stack, _: argparse.Namespace) -> int:
 
 
 def print_links(stack: Stack) -> None:
-    """Where to look at what runs, and, once, how to log in."""
-    s = stack.settings
-    shown = stack.local / "run" / ".login-shown"
-    password = f"password {stack.secrets['AIRFLOW_ADMIN_PASSWORD']}"
-    if shown.exists():
-        password = f"password in {stack.airflow_home / 'passwords.json'}"
-    shown.touch()
-    notes = {
-        "airflow-api-server": f"user {s.airflow_admin_user}, {password}",
-        "minio": f"user {s.minio_root_user}",
-    }
+    """Where to look at what runs."""
     states = Supervisor(stack).states()
     for service in services(stack):
         if service.url.startswith("http") and states[service.name]["statename"] in RUNNING:
-            console.print(f"  {service.name:<20} {service.url}  {notes.get(service.name, '')}".rstrip())
+            console.print(f"  {service.name:<20} {service.url}", soft_wrap=True)
+    console.print('  logins: make status ARGS="--logins"')
 
 
 def stop(stack: Stack, _: argparse.Namespace) -> int:

@@ -213,3 +213,17 @@ def test_what_ingest_counts_is_what_prometheus_has(settings: Settings, traffic: 
     assert all(ask(settings, name) or ask(settings, f"{name}_count") for name in NAMES)
     assert ask(settings, 'night_rows_taken{subject="watched"}')[0]["value"][1] == "5"
     assert ask(settings, 'night_ledger_open_lines{subject="watched"}')[0]["value"][1] == "0"
+
+
+@pytest.mark.integration
+def test_the_pages_of_prometheus_show_the_alerts() -> None:
+    """Its scripts and styles too: Debian's program looks for them in the system's folders."""
+    url = Stack().settings.prometheus_url
+    page = requests.get(f"{url}/classic/alerts", timeout=30)
+    assert page.status_code == 200
+    assert {rule["alert"] for rule in RULES if "alert" in rule} <= set(re.findall(r"\w+", page.text))
+    parts = re.findall(r'(?:src|href)="(/classic/static/[^"]+)"', page.text)
+    assert len(parts) > 5
+    for part in parts:
+        assert requests.get(f"{url}{part}", timeout=30).status_code == 200, part
+    assert requests.get(f"{url}/graph", timeout=30).status_code == 200
