@@ -228,6 +228,8 @@ class Stack:
                 "simple_auth_manager_passwords_file": self.airflow_home / "passwords.json",
                 "execution_api_server_url": f"{s.airflow_url}/execution/",
                 "min_serialized_dag_update_interval": 5,
+                # On a busy laptop the 30 seconds that Airflow gives a file end in "Dag not found".
+                "dagbag_import_timeout": 180,
             },
             "database": {
                 "sql_alchemy_conn": f"postgresql+psycopg2://{metadata}",
