@@ -3,14 +3,16 @@
 python -m scripts.data_docs
 """
 
+import logging
 import mimetypes
 import re
 from collections.abc import Collection
+from datetime import timedelta
 
-import boto3
+import obstore
 import uvicorn
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import S3Store
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -22,11 +24,14 @@ from services.common.serve import configuration
 from services.common.settings import ListenerSettings
 from tallyhouse.settings import Settings, load_settings
 
+log = logging.getLogger("data_docs")
+
 PREFIX = "data-docs/"
 
 
 # What Great Expectations names its files and folders; no empty part, and none that begins with a point.
-_PATH = re.compile(r"(?:[\w=@+%-][\w=@+%.-]*/)*(?:[\w=@+%-][\w=@+%.-]*)?", re.ASCII)
+_PART = r"[\w=@+%:~ ,()-][\w=@+%:~ ,().-]*"
+_PATH = re.compile(rf"(?:{_PART}/)*(?:{_PART})?", re.ASCII)
 
 
 def application(settings: Settings, hosts: Collection[str] = ()) -> ASGIApp:
@@ -36,19 +41,21 @@ def application(settings: Settings, hosts: Collection[str] = ()) -> ASGIApp:
         settings: Where the lake is.
         hosts: Names by which it may be called, see `FrontMiddleware`.
     """
-    lake = boto3.client(
-        "s3",
-        endpoint_url=settings.minio_url,
-        region_name=settings.lake_region,
-        aws_access_key_id=settings.minio_root_user,
-        aws_secret_access_key=settings.minio_root_password,
-        config=Config(retries={"max_attempts": 2}, connect_timeout=3, read_timeout=10),
+    lake = S3Store(
+        settings.lake_bucket,
+        endpoint=settings.minio_url,
+        access_key_id=settings.minio_root_user,
+        secret_access_key=settings.minio_root_password,
+        region=settings.lake_region,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True, "connect_timeout": "3s", "timeout": "10s"},
+        retry_config={"max_retries": 1, "retry_timeout": timedelta(seconds=5)},
     )
 
     async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    def page(request: Request) -> Response:
+    async def page(request: Request) -> Response:
         path = request.scope["path"][1:]
         if not _PATH.fullmatch(path):
             return PlainTextResponse("not a page of the Data Docs\n", 404)
@@ -56,22 +63,20 @@ def application(settings: Settings, hosts: Collection[str] = ()) -> ASGIApp:
             return RedirectResponse(f"/{path}/")
         key = PREFIX + (path if path and not path.endswith("/") else f"{path}index.html")
         try:
-            found = lake.get_object(Bucket=settings.lake_bucket, Key=key)
-            content = found["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchBucket", "404"):
-                said = f"{settings.lake_bucket}/{key}: not there yet; a night writes the Data Docs\n"
-                return PlainTextResponse(said, 404)
-            return PlainTextResponse(f"data docs: the lake refuses: {error}\n", 502)
-        except BotoCoreError as error:
+            found = await obstore.get_async(lake, key)
+            content = bytes(await found.bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            said = f"{settings.lake_bucket}/{key}: not there yet; a run writes the Data Docs\n"
+            return PlainTextResponse(said, 404)
+        except (BaseError, OSError) as error:
+            log.warning("%s/%s: %s", settings.lake_bucket, key, error)
             return PlainTextResponse(
-                f"data docs: the lake at {settings.minio_url} does not answer: {error}\n", 502
+                f"data docs: the lake at {settings.minio_url} does not answer, or refuses: see the log\n", 502
             )
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"}
         return Response(content, media_type=kind, headers=headers)
 
-    # In that order: /health never waits for a thread, whatever the lake does.
     routes = [Route("/health", health), Route("/{path:path}", page)]
     return FrontMiddleware(Starlette(routes=routes), hosts=hosts)
 

@@ -7,7 +7,8 @@ from typing import Annotated, NamedTuple
 from uuid import UUID
 
 import msgspec
-import orjson
+
+from services.common import jsontext
 
 # What ClickHouse's DateTime64(6) holds.
 _FIRST, _LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2299, 12, 31, tzinfo=UTC)
@@ -47,9 +48,9 @@ def read(value: bytes | None) -> Row:
     if value is None:
         raise PoisonError("the message is empty")
     try:
-        orjson.loads(value)  # stricter than msgspec with the payload, which that does not look into
+        jsontext.check(value)  # also the payload, which msgspec does not look into
         document = _decoder.decode(value)
-    except (orjson.JSONDecodeError, msgspec.DecodeError) as error:
+    except (jsontext.NotJsonError, jsontext.AmbiguousError, msgspec.DecodeError) as error:
         raise PoisonError(str(error)) from error
     payload = bytes(document.payload)
     if payload[:1] != b"{":

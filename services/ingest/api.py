@@ -105,7 +105,7 @@ def routes(desk: Desk, gate: Gate) -> APIRouter:
         sent = decode(await request.body())
         if key is not None and sent.idempotency_key not in (None, key):
             raise invalid("body.idempotency_key", "the header Idempotency-Key says otherwise")
-        event = desk.event(sent, "body", principal.name, datetime.now(UTC), key=key, bulk=None)
+        event = desk.event(sent, "body", principal.identity, datetime.now(UTC), key=key, bulk=None)
         known = (await desk.keep([event])).get(event.id)
         if known is not None and known.content != event.content:
             desk.taken.labels("conflict").inc()
@@ -125,7 +125,7 @@ def routes(desk: Desk, gate: Gate) -> APIRouter:
         sent = decode_bulk(await request.body(), media_type, desk.settings.max_bulk_events)
         now, bulk = datetime.now(UTC), uuid4()
         events = [
-            desk.event(item, f"body.{place}", principal.name, now, bulk=bulk)
+            desk.event(item, f"body.{place}", principal.identity, now, bulk=bulk)
             for place, item in enumerate(sent)
         ]
         first: dict[UUID, Event] = {}

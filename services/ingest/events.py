@@ -11,9 +11,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import orjson
 
+from services.common import jsontext
 from services.common.problems import Problem
+from services.common.strict import refused_json
 
 DEFAULT_TYPE = "event"
 TYPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -66,11 +67,17 @@ def decode(body: bytes) -> Sent:
     Raises:
         Problem: 400 when it is no JSON, 422 when it is no event.
     """
-    try:
-        orjson.loads(body)  # stricter than msgspec with what it does not look into
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from error
+    body = jsontext.without_mark(body)
+    _see_json(body, "the body")
     return _checked(body, "body")
+
+
+def _see_json(text: bytes, what: str) -> None:
+    """Look through all of a text, as msgspec does not: what it says must be one thing for every reader."""
+    try:
+        jsontext.check(text)
+    except ValueError as error:
+        raise refused_json(error, what) from error
 
 
 def decode_bulk(body: bytes, media_type: str, most: int) -> list[Sent]:
@@ -79,6 +86,7 @@ def decode_bulk(body: bytes, media_type: str, most: int) -> list[Sent]:
     Raises:
         Problem: 400 when it is no JSON, 413 when it holds too many events, 422 when one is no event.
     """
+    body = jsontext.without_mark(body)
     parts = _lines(body) if media_type == "application/x-ndjson" else _items(body)
     if not parts:
         raise invalid("body", "there is no event in it")
@@ -96,17 +104,15 @@ def decode_bulk(body: bytes, media_type: str, most: int) -> list[Sent]:
             422,
             f"{wrong[0]['where']}: {wrong[0]['what']}; nothing of the bulk is stored",
             code="invalid",
-            errors=wrong[:20],
+            errors=wrong,
         )
     return sent
 
 
 def _items(body: bytes) -> Sequence[bytes | msgspec.Raw]:
+    _see_json(body, "the body")
     try:
-        orjson.loads(body)
         return _bulk_decoder.decode(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"the body is not JSON: {error}") from error
     except msgspec.ValidationError as error:
         raise invalid("body", "a bulk is an array of events") from error
 
@@ -114,10 +120,7 @@ def _items(body: bytes) -> Sequence[bytes | msgspec.Raw]:
 def _lines(body: bytes) -> Sequence[bytes | msgspec.Raw]:
     lines = [line for line in body.split(b"\n") if line.strip()]
     for number, line in enumerate(lines):
-        try:
-            orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise Problem(400, f"line {number} of the body is not JSON: {error}") from error
+        _see_json(line, f"line {number} of the body")
     return lines
 
 
@@ -163,7 +166,7 @@ def make_event(
     Args:
         sent: What was sent.
         key: The idempotency key, if it came apart from the body.
-        sender: Whose keys these are.
+        sender: Who sends it: keys and contents are known within what one sender sends.
         unique: Something that is different for each request, to know events by; empty to know them by
             their content.
         version: Version of the schema that it keeps; 0 for none.
@@ -178,7 +181,8 @@ def make_event(
     if key is not None:
         known_by = _uuid8(b"key", sender.encode(), key.encode())
     else:
-        known_by = _uuid8(b"unique", unique) if unique else content
+        # Two senders of the same are two events: neither learns what the other sent.
+        known_by = _uuid8(b"unique", unique) if unique else _uuid8(b"event", sender.encode(), kind, payload)
     body = b'{"id":"%s","event_type":"%s","payload":%s,"received_at":"%s"%s}' % (
         str(known_by).encode(),
         kind,
@@ -196,5 +200,12 @@ def id_of(body: bytes) -> bytes:
 
 
 def payload_of(sent: Sent) -> Any:
-    """The payload as Python has it, for its schema."""
-    return orjson.loads(bytes(sent.payload))
+    """The payload as Python has it, each number exactly, for its schema.
+
+    Raises:
+        Problem: 422 for an exponent of more digits than a number can have.
+    """
+    try:
+        return jsontext.decimals(bytes(sent.payload))
+    except ValueError as error:
+        raise refused_json(error, "the payload") from error

@@ -198,7 +198,7 @@ def routes(  # noqa: PLR0915 - one function a route
     Writer = Annotated[Principal, Depends(gate.require(security.WRITE))]
 
     @router.get("/health", tags=["service"])
-    def health() -> Health:
+    async def health() -> Health:
         """Whether the service lives; does not ask the store."""
         return Health(status="ok", backend=repository.name)
 

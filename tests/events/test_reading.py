@@ -41,6 +41,11 @@ def test_an_event_without_a_type_is_of_unknown_type() -> None:
         (b"{'id': 'e1'}", "not JSON: "),
         (event() + b"{}", "not JSON: "),
         (b'{"id": NaN}', "not JSON: "),
+        (
+            event(payload={"a": 1}).replace(b'{"a":1}', b'{"a":1,"a":2}'),
+            'not JSON: Detected duplicate key "a"',
+        ),
+        (event().replace(b'"id":"e1"', b'"id":"e1","id":"e2"'), 'not JSON: Detected duplicate key "id"'),
         (b'["e1"]', "not a JSON object"),
         (event(id=None), "id is missing or not text"),
         (event(id=7), "id is missing or not text"),

@@ -51,6 +51,48 @@ def test_what_an_event_is_known_by():
     assert made(b'{"payload":{"a":2}}', key="k", unique=b"1").id == keyed.id
 
 
+def test_two_senders_of_the_same_are_two_events():
+    mine = made(b'{"payload":{"a":1}}')
+    yours = made(b'{"payload":{"a":1}}', sender="you")
+    assert yours.id != mine.id
+    assert yours.content == mine.content, "what a key is compared by is the content alone"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"payload":{"page":{"evil":1},"page":"a"}}',
+        b'{"payload":{"a":[{"b":1,"\\u0062":2}]}}',
+        b'{"payload":{"a":1},"payload":{"a":2}}',
+        b'{"payload":{},"event_type":"a","event_type":"b"}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused_alone_and_in_bulk(event: bytes):
+    for send in (
+        lambda: decode(event),
+        lambda: decode_bulk(b"[%s]" % event, "application/json", 10),
+        lambda: decode_bulk(b'{"payload":{}}\n%s\n' % event, "application/x-ndjson", 10),
+    ):
+        with pytest.raises(Problem, match="stands twice") as refused:
+            send()
+        assert refused.value.status == 422
+
+
+def test_a_byte_order_mark_is_passed_over():
+    plain = made(b'{"payload":{"a":1}}')
+    assert made(b'\xef\xbb\xbf{"payload":{"a":1}}').id == plain.id
+    for media_type in ("application/json", "application/x-ndjson"):
+        body = b'[{"payload":{}}]' if media_type == "application/json" else b'{"payload":{}}'
+        assert len(decode_bulk(b"\xef\xbb\xbf" + body, media_type, 10)) == 1
+
+
+def test_of_many_wrong_events_a_few_are_shown():
+    with pytest.raises(Problem) as refused:
+        decode_bulk(b"[" + b",".join([b"1"] * 5000) + b"]", "application/json", 10_000)
+    assert len(refused.value.response().body) < 5000
+    assert refused.value.error_count == 5000
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -51,6 +51,17 @@ def test_what_does_not_keep_it_is_refused(folder, event, where, said):
     assert said in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    "number", ["18446744073709551617", "1e999998", "1e" + "9" * 30, "0." + "0" * 400 + "1"]
+)
+def test_a_schema_sees_the_number_that_was_sent(tmp_path, number):
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/1.json").write_text('{"properties": {"n": {"const": 18446744073709551616}}}')
+    with pytest.raises(Problem) as refused:
+        Schemas(tmp_path).check(decode(b'{"event_type":"small","payload":{"n":%s}}' % number.encode()))
+    assert refused.value.status == 422
+
+
 def test_a_type_without_a_schema_may_be_refused(folder):
     with pytest.raises(Problem, match="visit has no schema"):
         Schemas(folder, required=True).check(sent({}, event_type="visit"))
