@@ -27,7 +27,7 @@ demo: $(READY) ## Set up, start, generate data, run two nights, print their ledg
 # With COMPOSE=1 these drive docker-compose.yaml instead of the native stack.
 comma   := ,
 COMPOSE_GROUPS = $(or $(subst $(comma), ,$(GROUPS)),events apps watch)
-DOCKER  := docker compose $(foreach group,$(COMPOSE_GROUPS),--profile $(group))
+DOCKER  := python3 scripts/compose_env.py && docker compose $(foreach group,$(COMPOSE_GROUPS),--profile $(group))
 NATIVE  := $(if $(COMPOSE),,$(READY))
 
 .PHONY: setup build start up stop down status logs shell airflow superset superset-check clean
@@ -41,7 +41,7 @@ start up: $(NATIVE) ## Start all of it (also: up), or parts: make start GROUPS=e
 	@$(if $(COMPOSE),$(DOCKER) up --detach --wait,$(STACK) start --groups "$(GROUPS)")
 
 stop down: $(NATIVE) ## Stop all of it (also: down); with COMPOSE=1 its volumes go too
-	@$(if $(COMPOSE),docker compose --profile '*' down --volumes,$(STACK) stop)
+	@$(if $(COMPOSE),python3 scripts/compose_env.py && docker compose --profile '*' down --volumes,$(STACK) stop)
 
 status: $(READY) ## What runs, where, with how much memory; logins: make status ARGS="--logins"
 	@$(STACK) status $(ARGS)
@@ -75,7 +75,7 @@ day: $(READY) ## Play one more business day onto the running stores
 	@$(PY) -m techmarket day
 
 ingest: $(NATIVE) ## Send an event through the running platform and follow it
-	@$(if $(COMPOSE),,eval "$$($(STACK) env)";) python3 tools/ingest_test.py
+	@$(if $(COMPOSE),set -a; . ./.env; set +a;,eval "$$($(STACK) env)";) python3 tools/ingest_test.py
 
 run: $(READY) ## Start a run and follow it: make run DAG=techmarket_nightly ARGS="--full-refresh"
 	@$(STACK) run $(DAG) $(ARGS)

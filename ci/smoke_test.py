@@ -34,7 +34,7 @@ def address(key: str, port: int, port_key: str = "") -> str:
     return f"http://{host}:{os.environ.get(port_key or f'{key}_PORT', port)}"
 
 
-def ask(url: str, body: Any = None) -> tuple[int, str]:
+def ask(url: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
     """Asks a server.
 
     Returns:
@@ -44,7 +44,7 @@ def ask(url: str, body: Any = None) -> tuple[int, str]:
         SmokeError: It does not answer.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"} | (headers or {}))  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http, from the settings
             return answer.status, answer.read().decode()
@@ -54,13 +54,13 @@ def ask(url: str, body: Any = None) -> tuple[int, str]:
         raise SmokeError(f"{url}: does not answer ({error})") from error
 
 
-def well(url: str, holds: str = "") -> str:
+def well(url: str, holds: str = "", headers: dict[str, str] | None = None) -> str:
     """Expects 200, and a word in the text.
 
     Raises:
         SmokeError: The answer is another one.
     """
-    status, text = ask(url)
+    status, text = ask(url, headers=headers)
     if status != 200 or holds not in text:
         raise SmokeError(f"{url}: {status}, expected 200 with {holds!r}: {text[:200]}")
     return text
@@ -104,7 +104,11 @@ def clickhouse() -> None:
     database = os.environ.get("EVENTS_CLICKHOUSE_DB", "wotr")
     # As a parameter, for bodies are SQL, not JSON.
     query = f"SELECT%20count()%20FROM%20{database}.ingested_data"
-    if int(well(f"{url}/?query={query}")) == 0:
+    login = {
+        "X-ClickHouse-User": os.environ.get("CLICKHOUSE_USER", "default"),
+        "X-ClickHouse-Key": os.environ.get("CLICKHOUSE_PASSWORD", ""),
+    }
+    if int(well(f"{url}/?query={query}", headers=login)) == 0:
         raise SmokeError(f"{url}: no event has arrived")
 
 

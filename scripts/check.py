@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from scripts.compose_env import demanded
 from scripts.stack.context import digest_of
 from tallyhouse.settings import ROOT, load_settings
 
@@ -122,10 +123,12 @@ def go_tool(name: str, *build: str, cwd: Path = ROOT) -> str:
 
 
 def compose() -> str | None:
-    """Read docker-compose.yaml as Docker Compose does."""
+    """Read docker-compose.yaml as Docker Compose does, with every password that it demands."""
     folder = ROOT / "scripts/compose_check"
     digest = digest_of(folder / "main.go", folder / "go.sum")
-    return run(go_tool(f"compose-check-{digest}", "install", ".", cwd=folder), "docker-compose.yaml")
+    program = go_tool(f"compose-check-{digest}", "install", ".", cwd=folder)
+    passwords = [f"{name}=x" for name in demanded((ROOT / "docker-compose.yaml").read_text())]
+    return run(program, "docker-compose.yaml", *passwords)
 
 
 def docker() -> str | None:

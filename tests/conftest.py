@@ -1,6 +1,7 @@
 """Fixtures of the integration tests: the stack's real servers, scratch databases, a ClickHouse apart."""
 
 import logging
+import os
 import secrets
 import socket
 import subprocess
@@ -97,6 +98,7 @@ def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     server = subprocess.Popen(
         [sys.executable, "-m", "scripts.chdb_server", "--path", str(folder / "data"), "--port", str(port)],
         cwd=ROOT,
+        env=os.environ | {"CLICKHOUSE_PASSWORD": ""},  # the stack's is not for this one
         stdout=(folder / "log").open("wb"),
         stderr=subprocess.STDOUT,
     )

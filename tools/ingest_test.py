@@ -1,8 +1,8 @@
 """Sends an event through the running platform and follows it (`make ingest`).
 
 The event is posted twice, as a client does that did not hear the answer; it has to be in ClickHouse once.
-Natively and on Compose alike; INGEST_URL and CLICKHOUSE_URL say where, if not at the usual ports. Needs
-nothing but Python.
+Natively and on Compose alike; INGEST_URL and CLICKHOUSE_URL say where, if not at the usual ports;
+CLICKHOUSE_PASSWORD is ClickHouse's. Needs nothing but Python.
 """
 
 import json
@@ -20,6 +20,10 @@ INGEST = os.environ.get("INGEST_URL") or (
 CLICKHOUSE = os.environ.get("CLICKHOUSE_URL") or (
     f"http://{os.environ.get('CLICKHOUSE_HOST', _HOST)}:{os.environ.get('CLICKHOUSE_HTTP_PORT', '8123')}"
 )
+LOGIN = {
+    "X_ClickHouse_User": os.environ.get("CLICKHOUSE_USER", "default"),
+    "X_ClickHouse_Key": os.environ.get("CLICKHOUSE_PASSWORD", ""),
+}
 DATABASE = os.environ.get("EVENTS_CLICKHOUSE_DB", "wotr")
 PATIENCE = 30.0
 
@@ -59,7 +63,7 @@ def main() -> int:
     )
     count, found = b"0", b""
     while time.monotonic() - started < PATIENCE and count == b"0":
-        count, _, found = ask(f"{CLICKHOUSE}/", query.encode()).rstrip(b"\n").partition(b"\t")
+        count, _, found = ask(f"{CLICKHOUSE}/", query.encode(), **LOGIN).rstrip(b"\n").partition(b"\t")
         time.sleep(0.1)
     if count != b"1" or json.loads(found) != payload:
         print(f"in ClickHouse after {PATIENCE:.0f} s: {count.decode()} times, {found.decode()!r}")

@@ -383,6 +383,8 @@ async def one(
     with clickhouse_connect.get_client(
         host=env["CLICKHOUSE_HOST"],
         port=int(env["CLICKHOUSE_PORT"]),
+        username=env["CLICKHOUSE_USER"],
+        password=env["CLICKHOUSE_PASSWORD"],
         database=env["CLICKHOUSE_DB"],
         compress=False,
     ) as client:

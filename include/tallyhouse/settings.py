@@ -1,15 +1,18 @@
 """Settings of the stack: ports, names and credentials, from one file and its overrides.
 
-Read in this order, the later one winning: ``config/stack.env`` (committed defaults), ``.env`` (this
-checkout's overrides), the process environment.
+Read in this order, the later one winning: the passwords made for this checkout (``secrets.json`` in its
+local folder), ``config/stack.env`` (committed defaults), ``.env`` (this checkout's overrides), the process
+environment.
 """
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
@@ -33,21 +36,56 @@ def remembered_tools(local: Path) -> dict[str, str]:
     Returns:
         ``cache`` and ``java_home``; empty before the first set-up.
     """
-    file = local / "tools.json"
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+    try:
+        return dict(json.loads((local / "tools.json").read_text()))
+    except (FileNotFoundError, PermissionError):  # no set-up yet, or asked by a server's account
+        return {}
 
 
-class Settings(BaseSettings):
+class LocalFolder(BaseSettings):
+    """The one setting that tells where the others' passwords are."""
+
+    model_config = SettingsConfigDict(
+        env_file=(STACK_ENV, DOT_ENV), env_file_encoding="utf-8", extra="ignore"
+    )
+
+    tallyhouse_local: Path = Path(".local")
+    """Folder of all data, logs and generated configuration; relative to the checkout."""
+
+    @property
+    def secrets_file(self) -> Path:
+        """Where the checkout's generated secrets are."""
+        return ROOT / self.tallyhouse_local / "secrets.json"
+
+
+class GeneratedPasswords(PydanticBaseSettingsSource):
+    """The passwords that the stack made for this checkout."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives all fields at once."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        """Every field whose name in upper case is in the file."""
+        file = LocalFolder().secrets_file
+        try:
+            kept = json.loads(file.read_text())
+        except (FileNotFoundError, PermissionError):  # none made yet, or another account's
+            return {}
+        return {
+            name: kept[name.upper()]
+            for name in self.settings_cls.model_fields
+            if name.endswith("_password") and name.upper() in kept
+        }
+
+
+class Settings(LocalFolder):
     """Where every server of the stack is, and who may enter it.
 
     Each field is the key of ``config/stack.env`` in lower case. ``port_offset`` has already been
     added to every port, and is 0 in what ``environment()`` returns, so that a child process that
     reads it back sees the same ports.
     """
-
-    model_config = SettingsConfigDict(
-        env_file=(STACK_ENV, DOT_ENV), env_file_encoding="utf-8", extra="ignore"
-    )
 
     mysql_auth_host: str
     mysql_auth_port: int
@@ -83,6 +121,8 @@ class Settings(BaseSettings):
     dwh_password: str
     dwh_reader_user: str
     dwh_reader_password: str
+    dwh_documented_user: str
+    dwh_documented_password: str
     pancake_db: str
     pancake_user: str
     pancake_password: str
@@ -127,6 +167,8 @@ class Settings(BaseSettings):
     airflow_admin_user: str
     pipeline_info_host: str
     pipeline_info_port: int
+    pipeline_info_db_user: str
+    pipeline_info_db_password: str
     data_docs_host: str
     data_docs_port: int
     superset_host: str
@@ -143,10 +185,20 @@ class Settings(BaseSettings):
 
     port_offset: int = 0
 
-    tallyhouse_local: Path = Path(".local")
-    """Folder of all data, logs and generated configuration; relative to the checkout."""
     tallyhouse_cache: Path | None = None
     xdg_cache_home: Path | None = Field(default=None, exclude=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment and the files first, then what was made."""
+        return init_settings, env_settings, dotenv_settings, GeneratedPasswords(settings_cls)
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
@@ -169,6 +221,13 @@ class Settings(BaseSettings):
     def ports(cls) -> list[str]:
         """Names of the fields that hold a port."""
         return [name for name in cls.model_fields if name.endswith("_port")]
+
+    @classmethod
+    def generated(cls) -> list[str]:
+        """Names of the passwords that ``config/stack.env`` does not fix: made for each checkout."""
+        fixed = dotenv_values(STACK_ENV)
+        names = (name.upper() for name in cls.model_fields if name.endswith("_password"))
+        return [name for name in names if name not in fixed]
 
     @property
     def local(self) -> Path:
@@ -243,10 +302,19 @@ def load_settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # filled from files and environment
     except ValidationError as error:
+        made = Settings.generated()
+        missing = [
+            str(e["loc"][0]).upper() for e in error.errors() if e["type"] == "missing" and len(e["loc"]) == 1
+        ]
+        if missing and set(missing) <= set(made) and len(missing) == error.error_count():
+            raise SettingsError(
+                f"settings: {', '.join(missing)}: not in {LocalFolder().secrets_file} yet; "
+                "'make setup' makes every password of this checkout there"
+            ) from error
         wrong = "; ".join(
             f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
             for e in error.errors()
         )
         wrong = wrong.replace("Value error, ", "")
         where = f"{STACK_ENV.relative_to(ROOT)}, .env or the environment"
-        raise SettingsError(f"settings: {wrong} (mend it in {where})") from error
+        raise SettingsError(f"settings: {wrong} (fix it in {where})") from error

@@ -12,4 +12,11 @@ CREATE ROLE :"user" LOGIN PASSWORD :'password';
 CREATE DATABASE :"db" OWNER :"user";
 SQL
 done
+# In the warehouse's database, pipeline-info owns its schema and sees no other.
+docker_process_sql --dbname "$DWH_DB" \
+  --set "db=$DWH_DB" --set "user=$PIPELINE_INFO_DB_USER" --set "password=$PIPELINE_INFO_DB_PASSWORD" <<'SQL'
+CREATE ROLE :"user" LOGIN PASSWORD :'password';
+GRANT CONNECT ON DATABASE :"db" TO :"user";
+CREATE SCHEMA pipeline_info AUTHORIZATION :"user";
+SQL
 set +u

@@ -1,5 +1,5 @@
 // Reads a Compose file as Docker Compose does, with the same library: its JSON schema, merges, interpolation, and
-// what services say of each other. Prints a line a service: its name, its profiles, where it is published.
+// what services say of each other. After the file come NAME=value, the variables it demands. Prints a line a service: its name, its profiles, where it is published.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	options, err := cli.NewProjectOptions(os.Args[1:], cli.WithProfiles([]string{"*"}), cli.WithResolvedPaths(true))
+	options, err := cli.NewProjectOptions(os.Args[1:2], cli.WithEnv(os.Args[2:]), cli.WithProfiles([]string{"*"}), cli.WithResolvedPaths(true))
 	if err == nil {
 		project, failed := options.LoadProject(context.Background())
 		if err = failed; err == nil {

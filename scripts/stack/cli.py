@@ -312,6 +312,7 @@ def main() -> None:
         sub = commands.add_parser(command.__name__, help=said.splitlines()[0], description=said)
         sub.set_defaults(run=command)
         options(command, sub)
+    os.umask(0o077)  # whatever the stack makes is for one account
     args, unknown = parser.parse_known_args()
     if unknown and args.run is not test:
         parser.error(f"unknown: {' '.join(unknown)}")

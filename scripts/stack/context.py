@@ -1,6 +1,7 @@
 """Where this checkout's stack lives, and the environment everything in it runs with."""
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import yaml
 from psycopg.conninfo import make_conninfo
 from rich.console import Console
 
-from tallyhouse.settings import ROOT, Settings, load_settings, remembered_tools
+from tallyhouse.settings import ROOT, LocalFolder, Settings, load_settings, remembered_tools
 
 console = Console(highlight=False)
 
@@ -56,20 +57,68 @@ def digest_of(*files: Path) -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that holds secrets: for its owner alone, and never half."""
+def write_private(path: Path, text: str, owner: int = 0) -> None:
+    """Write a file that holds secrets: for its owner alone, and never half.
+
+    Args:
+        path: where.
+        text: what.
+        owner: a server's account whose file it is, if it is not that of who runs this.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.touch(mode=0o600)
-    aside.chmod(0o600)
-    aside.write_text(text)
-    aside.replace(path)
+    # A name that nobody can foresee and a file that was not there: the folder may be a server account's.
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(handle, "w") as sink:
+        if os.geteuid() == 0 and owner:
+            os.fchown(handle, owner, owner)
+        sink.write(text)
+    Path(aside).replace(path)
+
+
+def shut(folder: Path) -> None:
+    """Take from everybody but its owner what a folder holds."""
+    for where, _, files in os.walk(folder):
+        for path in (Path(where), *(Path(where, name) for name in files)):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & 0o077:
+                path.chmod(stat.S_IMODE(mode) & 0o700)
+
+
+def make_secrets(path: Path) -> dict[str, str]:
+    """The secrets of a checkout: those in the file, and new ones for all that it lacks.
+
+    Args:
+        path: the file; made if it is not there.
+
+    Returns:
+        Each secret by its name: keys, the passwords of web UIs and every server's passwords.
+    """
+    made = {
+        "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "JWT_SECRET": secrets.token_hex(32),
+        "API_SECRET_KEY": secrets.token_hex(32),
+        "AIRFLOW_ADMIN_PASSWORD": secrets.token_urlsafe(12),
+        "SUPERSET_SECRET_KEY": secrets.token_urlsafe(42),
+        "SUPERSET_ADMIN_PASSWORD": secrets.token_urlsafe(12),
+        "GRAFANA_ADMIN_PASSWORD": secrets.token_urlsafe(12),
+        # Hexadecimal: these also stand in addresses and connection strings.
+        **{name: secrets.token_hex(16) for name in Settings.generated()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path.with_name(".secrets.lock"), os.O_CREAT | os.O_RDWR, 0o600)) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two first commands at once agree
+        kept = dict(json.loads(path.read_text())) if path.exists() else {}
+        if not made.keys() <= kept.keys():  # made by an older version, or not at all
+            write_private(path, json.dumps(made | kept, indent=2))
+    return made | kept
 
 
 class Stack:
     """Folders, generated secrets and environment of one checkout's stack."""
 
     def __init__(self, settings: Settings | None = None) -> None:
+        if settings is None:
+            make_secrets(LocalFolder().secrets_file)
         self.settings = settings or load_settings()
         self.root = ROOT
         self.local = self.settings.local
@@ -115,9 +164,18 @@ class Stack:
     # -- folders ----------------------------------------------------------------------------------
 
     def make_folders(self) -> None:
-        """Make the folders of data, logs and generated configuration."""
-        for folder in (self.data, self.logs, self.run, self.airflow_home, self.sockets):
+        """Make the folders of data, logs and generated configuration.
+
+        Others may pass them, as the servers' accounts must, but read nothing: each file and each folder below
+        belongs to one account alone.
+        """
+        for folder in (self.local, self.data, self.logs, self.run, self.airflow_home, self.sockets):
             folder.mkdir(parents=True, exist_ok=True)
+        if self.local.stat().st_mode & 0o066:  # made by an older version, under another umask
+            shut(self.local)
+        above = [folder for folder in self.local.parents if self.root in folder.parents]
+        for folder in (*above, self.local, self.data, self.logs, self.run):
+            folder.chmod(0o711)
 
     @cached_property
     def sockets(self) -> Path:
@@ -136,20 +194,8 @@ class Stack:
 
     @cached_property
     def secrets(self) -> dict[str, str]:
-        """Keys and the passwords of web UIs, made at the first start and kept in the local folder."""
-        path = self.local / "secrets.json"
-        kept = dict(json.loads(path.read_text())) if path.exists() else {}
-        made = {
-            "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-            "JWT_SECRET": secrets.token_hex(32),
-            "API_SECRET_KEY": secrets.token_hex(32),
-            "AIRFLOW_ADMIN_PASSWORD": secrets.token_urlsafe(12),
-            "SUPERSET_SECRET_KEY": secrets.token_urlsafe(42),
-            "SUPERSET_ADMIN_PASSWORD": secrets.token_urlsafe(12),
-        }
-        if not made.keys() <= kept.keys():  # made by an older version, or not at all
-            write_private(path, json.dumps(made | kept, indent=2))
-        return made | kept
+        """Keys and passwords, made at the first start and kept in the local folder."""
+        return make_secrets(self.local / "secrets.json")
 
     # -- environment ------------------------------------------------------------------------------
 
@@ -182,8 +228,8 @@ class Stack:
             "PIPELINE_INFO_DSN": make_conninfo(
                 host=s.postgres_host,
                 port=s.postgres_port,
-                user=s.dwh_user,
-                password=s.dwh_password,
+                user=s.pipeline_info_db_user,
+                password=s.pipeline_info_db_password,
                 dbname=s.dwh_db,
             ),
             "PIPELINE_INFO_AIRFLOW_URL": s.airflow_url,

@@ -121,17 +121,20 @@ def kafka(stack: Stack) -> Service:
     }
 
     def prepare() -> None:
+        properties.touch(mode=0o644)
+        properties.chmod(0o644)
         properties.write_text("".join(f"{key}={value}\n" for key, value in options.items()))
         if not data.exists():
-            make_data(data, format_storage)
+            make_data(stack, "kafka", data, format_storage)
 
     def format_storage(fresh: Path) -> None:
         aside = properties.with_suffix(".format")
         aside.write_text(properties.read_text().replace(str(data), str(fresh)))
+        aside.chmod(0o644)
         # One that begins with a minus would be taken for an option.
         cluster = base64.b64encode(uuid.uuid4().bytes, b"AB").decode().rstrip("=")
         command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(aside)]
-        run_logged(stack, "kafka-format", command)
+        run_logged(stack, "kafka-format", command, account="kafka")
         aside.unlink()
 
     return Service(
@@ -141,5 +144,7 @@ def kafka(stack: Stack) -> Service:
         ready=lambda: readiness.kafka(s),
         prepare=prepare,
         url=s.kafka_bootstrap,
+        account="kafka",
+        owns=(data,),
         group="events",
     )

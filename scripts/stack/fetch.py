@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
@@ -257,6 +258,15 @@ def ensure_chromium(stack: Stack) -> str:
     return found or ""
 
 
+def readable(folder: Path) -> None:
+    """Let everybody read what was fetched: it is public, and the servers' accounts run it."""
+    for where, _, files in os.walk(folder):
+        for path in (Path(where), *(Path(where, name) for name in files)):
+            mode = path.lstat().st_mode
+            if not stat.S_ISLNK(mode):
+                path.chmod(stat.S_IMODE(mode) | 0o444 | (0o111 if mode & 0o100 else 0))
+
+
 def make(artifact: Artifact) -> float:
     """Make one artifact; a kill leaves only a hidden folder that nothing reads.
 
@@ -267,8 +277,8 @@ def make(artifact: Artifact) -> float:
     artifact.target.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{artifact.target.name}-", dir=artifact.target.parent))
     try:
-        making.chmod(0o755)
         artifact.make(making)
+        readable(making)
         try:
             making.rename(artifact.target)
         except OSError:
@@ -293,6 +303,8 @@ def setup(stack: Stack, quiet: bool = False) -> dict[str, float]:
         StackError: naming each artifact that could not be had, and how to get it.
     """
     stack.make_folders()
+    stack.cache.mkdir(parents=True, exist_ok=True)
+    stack.cache.chmod(stack.cache.stat().st_mode | 0o055)
     jobs: dict[str, Callable[[], object]] = {
         artifact.name: lambda artifact=artifact: make(artifact)  # type: ignore[misc]
         for artifact in Fetcher(stack).artifacts()

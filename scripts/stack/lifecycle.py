@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from scripts.stack import fetch, readiness
+from scripts.stack.accounts import give
 from scripts.stack.context import Stack, StackError, console
 from scripts.stack.provision import Step, patiently, steps
 from scripts.stack.service import GROUPS, HOST, Service
@@ -157,7 +158,9 @@ def bring_up(stack: Stack, supervisor: Supervisor, service: Service) -> None:
         if state in ("FATAL", "EXITED", "STOPPED", "gone"):
             raise StackError(f"{service.name}: ended instead of starting: {last_words()}")
 
+    give(stack, service.account, [folder for folder in service.owns if folder.exists()])
     service.prepare()
+    give(stack, service.account, service.owns)
     if supervisor.states().get(service.name, {}).get("statename") not in RUNNING:
         supervisor.start(service.name)
     try:

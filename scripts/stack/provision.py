@@ -21,6 +21,8 @@ from scripts.stack import readiness
 from scripts.stack.context import MYSQL_STORES, Stack, StackError
 from scripts.stack.service import run_logged
 
+PIPELINE_INFO_SCHEMA = "pipeline_info"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -109,7 +111,7 @@ def mysql_schema(stack: Stack, store: str) -> None:
 
 
 def postgres_databases(stack: Stack) -> None:
-    """Roles and databases, their passwords and rights as the settings have them, and the pancake schema."""
+    """Roles and databases, their passwords, owners and rights as the settings have them; pancake's schema."""
     s = stack.settings
     owners = {
         s.dwh_db: (s.dwh_user, s.dwh_password),
@@ -118,32 +120,60 @@ def postgres_databases(stack: Stack) -> None:
         s.ingest_db: (s.ingest_user, s.ingest_password),
     }
     readers = {s.dwh_db: s.dwh_reader_user, s.pancake_db: s.etl_reader_user}
-    passwords = dict(owners.values()) | {
+    # The documented login first: where .env gives the owner its name, the owner's password is the one.
+    passwords = {s.dwh_documented_user: s.dwh_documented_password} | dict(owners.values())
+    passwords |= {
         s.dwh_reader_user: s.dwh_reader_password,
         s.etl_reader_user: s.etl_reader_password,
+        s.pipeline_info_db_user: s.pipeline_info_db_password,
     }
     with readiness.postgres_connection(s) as connection:
         for role, password in passwords.items():
-            known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
-            verb = sql.SQL("ALTER" if known else "CREATE")
-            connection.execute(
-                sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
-                    verb, sql.Identifier(role), sql.Literal(password)
-                )
-            )
+            login(connection, role, password)
         for database, (owner, _) in owners.items():
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {} OWNER {}").format(
-                        sql.Identifier(database), sql.Identifier(owner)
-                    )
-                )
-            connection.execute(
-                sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database))
-            )
+            own_database(connection, database, owner)
+    if s.dwh_documented_user != s.dwh_user:
+        take_over_warehouse(stack)
     for database, reader in readers.items():
         grant_reading(stack, database, owners[database][0], reader)
+    pipeline_info_schema(stack)
     pancake_schema(stack)
+
+
+def login(connection: psycopg.Connection, role: str, password: str) -> None:
+    """Make a role that may log in and nothing else, or bring it to that."""
+    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
+    connection.execute(
+        sql.SQL(
+            "{} ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}"
+        ).format(sql.SQL("ALTER" if known else "CREATE"), sql.Identifier(role), sql.Literal(password))
+    )
+
+
+def own_database(connection: psycopg.Connection, database: str, owner: str) -> None:
+    """Make a database of one owner that nobody else may enter, or bring it to that."""
+    names = {"db": sql.Identifier(database), "owner": sql.Identifier(owner)}
+    known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone()
+    verb = "ALTER DATABASE {db} OWNER TO {owner}" if known else "CREATE DATABASE {db} OWNER {owner}"
+    connection.execute(sql.SQL(verb).format(**names))
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {db} FROM PUBLIC").format(**names))
+
+
+def take_over_warehouse(stack: Stack) -> None:
+    """Leave the login that documents print with reading alone; earlier versions made it the owner."""
+    s = stack.settings
+    names = {
+        "documented": sql.Identifier(s.dwh_documented_user),
+        "owner": sql.Identifier(s.dwh_user),
+        "reader": sql.Identifier(s.dwh_reader_user),
+    }
+    with readiness.postgres_connection(s, s.dwh_db) as connection, connection.transaction():
+        for statement in (
+            "REASSIGN OWNED BY {documented} TO {owner}",
+            "DROP OWNED BY {documented}",  # rights that it had been given, and its default privileges
+            "GRANT {reader} TO {documented}",
+        ):
+            connection.execute(sql.SQL(statement).format(**names))
 
 
 def grant_reading(stack: Stack, database: str, owner: str, reader: str) -> None:
@@ -161,6 +191,31 @@ def grant_reading(stack: Stack, database: str, owner: str, reader: str) -> None:
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT SELECT ON TABLES TO {reader}",
         ):
             connection.execute(sql.SQL(statement).format(**names))
+
+
+def pipeline_info_schema(stack: Stack) -> None:
+    """The schema in the warehouse's database that pipeline-info owns, with all that is in it."""
+    s = stack.settings
+    role, schema = sql.Identifier(s.pipeline_info_db_user), sql.Identifier(PIPELINE_INFO_SCHEMA)
+    with readiness.postgres_connection(s, s.dwh_db) as connection, connection.transaction():
+        for statement in (
+            "GRANT CONNECT ON DATABASE {db} TO {role}",
+            "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {role}",
+            "ALTER SCHEMA {schema} OWNER TO {role}",
+        ):
+            connection.execute(
+                sql.SQL(statement).format(db=sql.Identifier(s.dwh_db), role=role, schema=schema)
+            )
+        # Earlier versions made the tables as the warehouse's owner. Sequences and indexes follow.
+        others = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = ANY(%s)"
+            " AND relowner <> to_regrole(%s)",
+            [PIPELINE_INFO_SCHEMA, ["r", "p", "v", "m"], s.pipeline_info_db_user],
+        ).fetchall()
+        for (table,) in others:
+            connection.execute(
+                sql.SQL("ALTER TABLE {}.{} OWNER TO {}").format(schema, sql.Identifier(table), role)
+            )
 
 
 def pancake_schema(stack: Stack) -> None:
@@ -221,7 +276,7 @@ def clickhouse_database(stack: Stack) -> None:
 
 def airflow_database(stack: Stack) -> None:
     """Airflow's metadata schema; once for each version, since asking costs ten seconds."""
-    stamp = stack.data / "postgres" / f"airflow-{version('apache-airflow')}.migrated"
+    stamp = stack.data / f"airflow-{version('apache-airflow')}.migrated"
     if not stamp.exists():
         run_logged(stack, "airflow-db-migrate", ["airflow", "db", "migrate"])
         stamp.parent.mkdir(parents=True, exist_ok=True)  # not there where PostgreSQL is not ours

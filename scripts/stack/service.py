@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.stack.accounts import confined, give
 from scripts.stack.context import Stack, StackError
 
 HOST = "127.0.0.1"
@@ -35,21 +36,30 @@ class Service:
     stop_seconds: int = 20
     stop_group: bool = False
     start_seconds: int = 60
+    account: str = ""
+    """The account that it runs as when root starts the stack; services may share one. Empty: root's."""
+    owns: tuple[Path, ...] = ()
+    """Folders that belong to its account alone."""
     group: str = "nights"
     """Which part of the stack it belongs to, of GROUPS."""
 
 
-def make_data(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a data folder beside its place and move it there whole."""
+def make_data(stack: Stack, account: str, folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make an account's data folder beside its place and move it there whole."""
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True, mode=0o700)
+    give(stack, account, [fresh])
     fill(fresh)
     fresh.rename(folder)
 
 
 def run_logged(
-    stack: Stack, name: str, command: list[str], environment: dict[str, str] | None = None
+    stack: Stack,
+    name: str,
+    command: list[str],
+    environment: dict[str, str] | None = None,
+    said: str = "",
+    account: str = "",
 ) -> None:
     """Run a command to its end, its words in a log.
 
@@ -58,6 +68,8 @@ def run_logged(
         name: of the log.
         command: what to run.
         environment: what it runs with beside the stack's.
+        said: what it reads from its standard input.
+        account: of the server that the command prepares, if it is one's.
 
     Raises:
         StackError: it failed; the message has its last line and where the rest is.
@@ -65,16 +77,16 @@ def run_logged(
     log = stack.logs / f"{name}.log"
     with log.open("w") as sink:
         done = subprocess.run(
-            command,
+            [*(confined(stack, account) if account else []), *command],
             cwd=stack.root,
             env=os.environ | stack.environment | (environment or {}),
-            stdin=subprocess.DEVNULL,
+            input=said.encode(),
             stdout=sink,
             stderr=subprocess.STDOUT,
             check=False,
         )
     if done.returncode:
-        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         raise StackError(
-            f"{name}: failed: {said[-1][:200] if said else 'without a word'} (all of it in {log})"
+            f"{name}: failed: {lines[-1][:200] if lines else 'without a word'} (all of it in {log})"
         )

@@ -1,19 +1,19 @@
 """The services of the stack: how each is made, started, and known to be ready."""
 
-import os
-import pwd
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
+from psycopg import sql
+
 from scripts.stack import readiness
-from scripts.stack.context import MYSQL_STORES, Stack, StackError, write_private
+from scripts.stack.accounts import account, give
+from scripts.stack.context import MYSQL_STORES, Stack, write_private
 from scripts.stack.events import event_services
 from scripts.stack.service import HOST, Service, make_data, run_logged
 from scripts.stack.watch import watchers
 
-UNPRIVILEGED = ("postgres", "nobody")
+MARIADB_UMASK = {"UMASK": "0600", "UMASK_DIR": "0700"}  # it sets its own, and would let its group read
 
 
 def services(stack: Stack) -> list[Service]:
@@ -21,9 +21,6 @@ def services(stack: Stack) -> list[Service]:
     s = stack.settings
     python = shlex.quote(sys.executable)
     airflow = shlex.quote(str(Path(sys.executable).parent / "airflow"))
-
-    def make_minio() -> None:
-        (stack.data / "minio").mkdir(parents=True, exist_ok=True)
 
     found = [mysql(stack, store) for store in MYSQL_STORES]
     found += [
@@ -43,7 +40,8 @@ def services(stack: Stack) -> list[Service]:
             ),
             {"MINIO_PORT": s.minio_port, "MINIO_CONSOLE_PORT": s.minio_console_port},
             ready=lambda: readiness.http(f"{s.minio_url}/minio/health/ready"),
-            prepare=make_minio,
+            account="minio",
+            owns=(stack.data / "minio",),
             # Its metrics to whoever reaches it, which is this machine. Its scanner, which nothing here waits
             # for, takes an eighth of a processor at a million objects unless it is told to take its time.
             environment={"MINIO_PROMETHEUS_AUTH_TYPE": "public", "MINIO_SCANNER_SPEED": "slowest"},
@@ -55,6 +53,8 @@ def services(stack: Stack) -> list[Service]:
             f"--host {s.clickhouse_host} --port {s.clickhouse_http_port} --user {s.clickhouse_user}",
             {"CLICKHOUSE_HTTP_PORT": s.clickhouse_http_port},
             ready=lambda: readiness.http(f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/ping"),
+            account="clickhouse",
+            owns=(stack.data / "clickhouse",),
             url=f"http://{s.clickhouse_host}:{s.clickhouse_http_port}",
         ),
         Service(
@@ -69,6 +69,7 @@ def services(stack: Stack) -> list[Service]:
             f"{python} -m services.pipeline_info --host {s.pipeline_info_host} --port {s.pipeline_info_port}",
             {"PIPELINE_INFO_PORT": s.pipeline_info_port},
             ready=lambda: readiness.http(f"{s.pipeline_info_url}/health"),
+            after=("databases",),
             url=s.pipeline_info_url,
         ),
     ]
@@ -136,38 +137,45 @@ def mysql(stack: Stack, store: str) -> Service:
     name, key = f"mysql-{store}", f"MYSQL_{store.upper()}"
     port = int(values[f"{key}_PORT"])
     base, data = stack.mariadb, stack.data / name
-    init_file = stack.run / f"{name}.init.sql"
+    init_file, closed = stack.run / f"{name}.init.sql", stack.run / "closed"
+    own = stack.sockets / name
 
     def prepare() -> None:
-        mysql_tmp(stack, name).mkdir(parents=True, exist_ok=True)
-        write_private(init_file, mysql_accounts(values, key))
+        closed.mkdir(exist_ok=True)
+        closed.chmod(0o555)
+        give(stack, name, [own])
+        write_private(init_file, mysql_accounts(values, key), account(stack, name))
         if not data.exists():
-            make_data(data, lambda fresh: mysql_install(stack, name, fresh))
+            make_data(stack, name, data, lambda fresh: mysql_install(stack, name, fresh, own))
 
     command = [
         *(str(base / "bin/mariadbd"), "--no-defaults", f"--basedir={base}", f"--datadir={data}"),
-        *(f"--bind-address={HOST}", f"--port={port}", f"--socket={stack.sockets / (name + '.sock')}"),
-        f"--pid-file={stack.run / (name + '.pid')}",
-        *(f"--init-file={init_file}", f"--tmpdir={mysql_tmp(stack, name)}"),
+        *(f"--bind-address={HOST}", f"--port={port}", f"--socket={own / 'sock'}"),
+        # Each server clears the tables that it finds in its temporary folder at its start.
+        *(f"--pid-file={own / 'pid'}", f"--init-file={init_file}", f"--tmpdir={own}"),
+        # No statement reads or writes a file: not the server's (the folder is empty and nobody may write
+        # into it), nor the client's.
+        *(f"--secure-file-priv={closed}", "--local-infile=OFF"),
         # It would make itself a certificate at every start: ten seconds of arithmetic for a loopback.
         "--skip-ssl",
         # updated_at is stored in the session's time.
         "--default-time-zone=+00:00",
         *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_unicode_520_ci"),
-        *("--skip-name-resolve", "--performance-schema=OFF", "--local-infile=ON", "--max-connections=60"),
+        *("--skip-name-resolve", "--performance-schema=OFF", "--max-connections=60"),
         *("--innodb-buffer-pool-size=192M", "--innodb-log-file-size=96M", "--max-allowed-packet=64M"),
         # A laptop's disk: one flush a second instead of one a commit. A crash of the machine may lose
         # the last second of made-up shopping; a crash of the server loses nothing.
         *("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=fsync"),
     ]
-    if os.geteuid() == 0:
-        command.append("--user=root")
     return Service(
         name,
         shlex.join(command),
         {f"{key}_PORT": port},
         ready=lambda: readiness.mysql_store(values, store),
         prepare=prepare,
+        environment=MARIADB_UMASK,
+        account=name,
+        owns=(data, own),
         url=f"{HOST}:{port}",
     )
 
@@ -178,7 +186,7 @@ def mysql_accounts(values: dict[str, str], key: str) -> str:
     def quoted(text: str) -> str:
         return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
-    def account(user: str, password: str) -> list[str]:
+    def accounts(user: str, password: str) -> list[str]:
         who = f"{quoted(user)}@'%'"
         # The second one mends the password of a data folder made with other settings.
         return [
@@ -189,13 +197,15 @@ def mysql_accounts(values: dict[str, str], key: str) -> str:
     database, owner, reader = values[f"{key}_DB"], values[f"{key}_USER"], values["ETL_READER_USER"]
     lines = [
         f"CREATE DATABASE IF NOT EXISTS `{database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci;",
-        *account("root", values["MYSQL_ROOT_PASSWORD"]),
+        *accounts("root", values["MYSQL_ROOT_PASSWORD"]),
         "GRANT ALL PRIVILEGES ON *.* TO 'root'@'%' WITH GRANT OPTION;",
-        "DROP USER IF EXISTS 'root'@'127.0.0.1', 'root'@'::1';",  # made without a password
+        # The installation made others, without a password.
+        "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host NOT IN ('localhost', '%');",
+        "FLUSH PRIVILEGES;",
         f"ALTER USER 'root'@'localhost' IDENTIFIED BY {quoted(values['MYSQL_ROOT_PASSWORD'])};",
-        *account(owner, values[f"{key}_PASSWORD"]),
+        *accounts(owner, values[f"{key}_PASSWORD"]),
         f"GRANT ALL PRIVILEGES ON `{database}`.* TO {quoted(owner)}@'%';",
-        *account(reader, values["ETL_READER_PASSWORD"]),
+        *accounts(reader, values["ETL_READER_PASSWORD"]),
         # PROCESS shows the open transactions of others, which the watermark needs.
         f"GRANT PROCESS ON *.* TO {quoted(reader)}@'%';",
         f"GRANT SELECT ON `{database}`.* TO {quoted(reader)}@'%';",
@@ -203,12 +213,7 @@ def mysql_accounts(values: dict[str, str], key: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def mysql_tmp(stack: Stack, name: str) -> Path:
-    """A server's own temporary folder: each one clears the tables that it finds there at its start."""
-    return stack.run / f"{name}.tmp"
-
-
-def mysql_install(stack: Stack, name: str, into: Path) -> None:
+def mysql_install(stack: Stack, name: str, into: Path, tmp: Path) -> None:
     """Make an empty MariaDB data folder."""
     base = stack.mariadb
     run_logged(
@@ -222,68 +227,49 @@ def mysql_install(stack: Stack, name: str, into: Path) -> None:
                 f"--datadir={into}",
             ),
             *("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"),
-            *(f"--tmpdir={mysql_tmp(stack, name)}", "--innodb-log-file-size=96M", "--skip-ssl"),
-            *(["--user=root"] if os.geteuid() == 0 else []),
+            *(f"--tmpdir={tmp}", "--innodb-log-file-size=96M", "--skip-ssl"),
         ],
+        environment=MARIADB_UMASK,
+        account=name,
     )
 
 
 # -- PostgreSQL -----------------------------------------------------------------------------------
 
 
-def as_unprivileged() -> tuple[list[str], int, int]:
-    """How to run PostgreSQL, which refuses to be root.
-
-    Root runs it as another account, which keeps one privilege: to pass through folders that are not
-    open to it, such as a checkout under /root. Others run it as they are.
-
-    Returns:
-        What to put before the command, and the user and group that own the data.
-    """
-    if os.geteuid() != 0:
-        return [], os.geteuid(), os.getegid()
-    account = next(
-        (pwd.getpwnam(name) for name in UNPRIVILEGED if name in {p.pw_name for p in pwd.getpwall()}), None
-    )
-    setpriv = shutil.which("setpriv")
-    if account is None or setpriv is None:
-        raise StackError(
-            "postgres: refuses to be root, and setpriv or the account 'nobody' is missing; use another user"
-        )
-    return (
-        [
-            *(setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"),
-            *("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"),
-        ],
-        account.pw_uid,
-        account.pw_gid,
-    )
-
-
 def postgres(stack: Stack) -> Service:
     """The warehouse, the pancake shop and Airflow's metadata, in one server."""
     s = stack.settings
-    before, uid, gid = as_unprivileged()
     data = stack.data / "postgres"
 
     def initdb(fresh: Path) -> None:
         password = stack.run / "postgres.initial"
-        write_private(password, s.postgres_password)
-        os.chown(fresh, uid, gid)
+        write_private(password, s.postgres_password, account(stack, "postgres"))
         run_logged(
             stack,
             "postgres-init",
             [
-                *(*before, str(stack.postgres / "bin/initdb"), "-D", str(fresh), "-U", s.postgres_user),
+                *(str(stack.postgres / "bin/initdb"), "-D", str(fresh), "-U", s.postgres_user),
                 *("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--auth=scram-sha-256"),
                 *(f"--pwfile={password}", "--no-sync", "--no-instructions"),
             ],
+            account="postgres",
         )
         password.unlink()
 
     def prepare() -> None:
         if not data.exists():
-            make_data(data, initdb)
+            make_data(stack, "postgres", data, initdb)
+        elif readiness.port_free(HOST, s.postgres_port):  # it does not run
+            set_superuser_password()
+
+    def set_superuser_password() -> None:
+        """Nobody else could change it in data made with another one: the server by itself, without a port."""
+        statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(
+            sql.Identifier(s.postgres_user), sql.Literal(s.postgres_password)
+        )
+        command = [str(stack.postgres / "bin/postgres"), "--single", "-D", str(data), "postgres"]
+        run_logged(stack, "postgres-password", command, said=statement.as_string() + "\n", account="postgres")
 
     options = {
         "listen_addresses": HOST,
@@ -301,7 +287,7 @@ def postgres(stack: Stack) -> Service:
         "postgres",
         shlex.join(
             [
-                *(*before, str(stack.postgres / "bin/postgres"), "-D", str(data)),
+                *(str(stack.postgres / "bin/postgres"), "-D", str(data)),
                 *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
             ]
         ),
@@ -309,5 +295,7 @@ def postgres(stack: Stack) -> Service:
         ready=lambda: readiness.postgres(s),
         prepare=prepare,
         url=f"{HOST}:{s.postgres_port}",
+        account="postgres",
+        owns=(data,),
         stop_signal="INT",  # fast: ends sessions instead of waiting for them
     )

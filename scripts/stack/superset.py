@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import psycopg
-from psycopg import sql
 
 from scripts.stack import readiness
 from scripts.stack.context import Stack, StackError, console, digest_of
 from scripts.stack.fetch import Artifact, Fetcher, ensure_chromium, make
-from scripts.stack.provision import patiently
+from scripts.stack.provision import login, own_database, patiently
 from scripts.stack.service import run_logged
 
 
@@ -71,19 +70,9 @@ def environment(stack: Stack) -> dict[str, str]:
 def database(stack: Stack) -> None:
     """Superset's role and database."""
     s = stack.settings
-    names = {
-        "user": sql.Identifier(s.superset_db_user),
-        "db": sql.Identifier(s.superset_db),
-        "password": sql.Literal(s.superset_db_password),
-    }
     with readiness.postgres_connection(s) as connection:
-        role = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [s.superset_db_user])
-        verb = sql.SQL("ALTER" if role.fetchone() else "CREATE")
-        connection.execute(verb + sql.SQL(" ROLE {user} LOGIN PASSWORD {password}").format(**names))
-        found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [s.superset_db])
-        if found.fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE {db} OWNER {user}").format(**names))
-        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {db} FROM PUBLIC").format(**names))
+        login(connection, s.superset_db_user, s.superset_db_password)
+        own_database(connection, s.superset_db, s.superset_db_user)
 
 
 def prepare(stack: Stack) -> None:
@@ -107,7 +96,7 @@ def prepare(stack: Stack) -> None:
     install(stack)
     (stack.data / "superset").mkdir(parents=True, exist_ok=True)
     # Its own migrations take half a minute even when there is nothing to do.
-    stamp = stack.data / "postgres" / f"{home(stack).name}.migrated"
+    stamp = stack.data / f"{home(stack).name}.migrated"
     began = time.monotonic()
     with console.status("Superset: metadata and dashboards"):
         step = "import" if stamp.exists() else "upgrade"

@@ -1,6 +1,7 @@
 """The process supervisor (supervisord): its configuration, its start, and talking to it."""
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from xmlrpc.client import Fault, ServerProxy
 import jinja2
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
+from scripts.stack.accounts import confined
 from scripts.stack.context import Stack, StackError, write_private
 from scripts.stack.service import Service
 
@@ -59,6 +61,7 @@ class Supervisor:
 
     def write_config(self, programs: list[Service]) -> None:
         """Write supervisord's configuration."""
+        before = {one: shlex.join(confined(self.stack, one)) for one in {p.account for p in programs} if one}
         template = jinja2.Template((self.stack.root / "config/supervisord.conf.j2").read_text())
         text = template.render(
             run=self.stack.run,
@@ -67,6 +70,7 @@ class Supervisor:
             socket=self.socket,
             user="root" if os.geteuid() == 0 else "",
             programs=programs,
+            before=before,
         )
         write_private(self.config, text)
 

@@ -22,9 +22,6 @@ def test_stack() -> Stack:
     """The stack that tests run on: other ports and another folder than this checkout's own."""
     os.environ["PORT_OFFSET"] = os.environ.get("TEST_PORT_OFFSET", PORT_OFFSET)
     os.environ["TALLYHOUSE_LOCAL"] = os.environ.get("TEST_LOCAL", FOLDER)
-    # Where a development password is a user's name too, a test could not tell which of them it found.
-    for name in ("MINIO_ROOT_PASSWORD", "POSTGRES_PASSWORD"):
-        os.environ[name] = f"{name.lower()} of the tests' stack"
     return Stack()
 
 
@@ -51,6 +48,7 @@ def run_tests(stack: Stack, arguments: list[str]) -> int:
         if Supervisor(stack).alive():  # left by tests that were killed
             lifecycle.stop(stack)
         lifecycle.clean(stack)
+        stack = Stack()  # with passwords of its own: the old ones are gone
         try:
             lifecycle.start(stack)
             tool(stack, "techmarket", "data", "--scale", SCALE)
@@ -66,6 +64,7 @@ def run_tests(stack: Stack, arguments: list[str]) -> int:
                 env=os.environ | stack.environment | {"TALLYHOUSE_CHROMIUM": chromium},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                umask=0o022,  # as a developer has it who runs pytest by hand
             )
             try:
                 return tests.wait()

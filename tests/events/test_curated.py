@@ -347,6 +347,7 @@ def test_clickhouse_reads_the_folder_as_the_guide_says(events: Events) -> None:
         data="SELECT event_type, toString(day), count(), countIf(fields['colour'] = 'blue') "
         f"FROM s3('{curated}', '{s.minio_root_user}', '{secret}') GROUP BY 1, 2 "
         "FORMAT JSONCompact",
+        auth=(s.clickhouse_user, s.clickhouse_password),
         timeout=60,
     )
     assert answer.ok, answer.text

@@ -92,7 +92,10 @@ def ask(warehouse: psycopg.Connection, query: str) -> object:
 
 def clickhouse(query: str) -> str:
     url = f"http://{os.environ['CLICKHOUSE_HOST']}:{os.environ['CLICKHOUSE_HTTP_PORT']}/?"
-    with urllib.request.urlopen(url + urllib.parse.urlencode({"query": query})) as answer:  # noqa: S310
+    request = urllib.request.Request(url + urllib.parse.urlencode({"query": query}))  # noqa: S310
+    request.add_header("X-ClickHouse-User", os.environ["CLICKHOUSE_USER"])
+    request.add_header("X-ClickHouse-Key", os.environ["CLICKHOUSE_PASSWORD"])
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
         return answer.read().decode().strip()
 
 

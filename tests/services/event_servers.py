@@ -136,6 +136,7 @@ class Servers:
             ],
             folder,
             lambda: _get(f"http://127.0.0.1:{self.clickhouse_port}/ping"),
+            CLICKHOUSE_PASSWORD="",
         )
         self.bootstrap = f"127.0.0.1:{free_port()}"
         self.kafka = self._kafka(stack, f"127.0.0.1:{free_port()}")
@@ -238,6 +239,7 @@ class Space:
             "POSTGRES_DB": str(dsn["dbname"]),
             "CLICKHOUSE_HOST": "127.0.0.1",
             "CLICKHOUSE_PORT": str(servers.clickhouse_port),
+            "CLICKHOUSE_PASSWORD": "",
             "CLICKHOUSE_DB": f"events_{name}",
         }
 

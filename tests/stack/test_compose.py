@@ -7,13 +7,15 @@ can read it, `make check` says, by Compose's own library.
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from scripts.stack.context import Stack
+from scripts.compose_env import complete, demanded
+from scripts.stack.context import Stack, make_secrets
 from scripts.stack.service import GROUPS
 from scripts.stack.services import services
 from tallyhouse.settings import ROOT, STACK_ENV, Settings
@@ -24,6 +26,7 @@ STACK = dict(
     line.split("=", 1) for line in STACK_ENV.read_text().splitlines() if line and not line.startswith("#")
 )
 PLACEHOLDER = re.compile(r"\$\{(\w+):-([^}]*)\}")
+DEMANDED = re.compile(r"\$\{(\w+):\?[^}]*\}")
 
 
 def placeholders(node: Any) -> list[tuple[str, str]]:
@@ -65,10 +68,11 @@ def test_a_store_has_the_accounts_and_the_schema_of_the_stack(store: str) -> Non
     assert service["image"].startswith("mysql:8.4.")
     assert environment["MYSQL_DATABASE"] == STACK[f"{key}_DB"]
     assert environment["MYSQL_USER"] == STACK[f"{key}_USER"]
-    assert environment["MYSQL_PASSWORD"] == STACK[f"{key}_PASSWORD"]
-    assert environment["MYSQL_ROOT_PASSWORD"] == STACK["MYSQL_ROOT_PASSWORD"]
+    assert comes_from(environment["MYSQL_PASSWORD"]) == STACK.get(f"{key}_PASSWORD", f"{key}_PASSWORD")
+    assert comes_from(environment["MYSQL_ROOT_PASSWORD"]) == "MYSQL_ROOT_PASSWORD"
     assert environment["ETL_READER_USER"] == STACK["ETL_READER_USER"]
-    assert environment["ETL_READER_PASSWORD"] == STACK["ETL_READER_PASSWORD"]
+    assert comes_from(environment["ETL_READER_PASSWORD"]) == "ETL_READER_PASSWORD"
+    assert {"--local-infile=OFF", "--secure-file-priv=NULL"} <= set(service["command"])
     assert "--default-time-zone=+00:00" in service["command"]
     assert f"{key}_PORT" in service["ports"][0]
     mounts = dict(mount.split(":")[:2] for mount in service["volumes"])
@@ -84,15 +88,53 @@ def test_a_store_has_the_accounts_and_the_schema_of_the_stack(store: str) -> Non
     ("service", "variable", "key"),
     [
         ("postgres", "POSTGRES_USER", "POSTGRES_USER"),
-        ("postgres", "POSTGRES_PASSWORD", "POSTGRES_PASSWORD"),
         ("minio", "MINIO_ROOT_USER", "MINIO_ROOT_USER"),
-        ("minio", "MINIO_ROOT_PASSWORD", "MINIO_ROOT_PASSWORD"),
         ("clickhouse", "CLICKHOUSE_DB", "CLICKHOUSE_DB"),
         ("clickhouse", "CLICKHOUSE_USER", "CLICKHOUSE_USER"),
     ],
 )
 def test_a_server_has_the_names_of_the_stack(service: str, variable: str, key: str) -> None:
     assert SERVICES[service]["environment"][variable] == STACK[key]
+
+
+def comes_from(value: str) -> str:
+    """Which variable a value of the file is, or the value itself if it is fixed."""
+    found = DEMANDED.fullmatch(value)
+    return found[1] if found else value
+
+
+def test_every_password_that_no_document_fixes_is_demanded() -> None:
+    """Compose refuses the file without them; `scripts/compose_env.py` makes them."""
+    names = demanded((ROOT / "docker-compose.yaml").read_text())
+    others = {"GRAFANA_ADMIN_PASSWORD", "SUPERSET_ADMIN_PASSWORD", "SUPERSET_SECRET_KEY"}
+    assert set(names) == {*Settings.generated(), *others}
+    assert set(names) <= make_names()
+    for service, described in SERVICES.items():
+        for key, value in described.get("environment", {}).items():
+            if re.search(r"PASSWORD|SECRET|DSN|URI", key) and (service, value) != (
+                "techmarket-auth-db",
+                STACK["MYSQL_AUTH_PASSWORD"],
+            ):
+                assert DEMANDED.search(value), f"{service}: {key}"
+
+
+def make_names() -> set[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        return set(make_secrets(Path(folder) / "secrets.json"))
+
+
+def test_what_is_missing_in_dot_env_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("POSTGRES_PORT=15432\nPOSTGRES_PASSWORD=mine")
+    names = ["CLICKHOUSE_PASSWORD", "MINIO_ROOT_PASSWORD", "POSTGRES_PASSWORD"]
+    assert complete(file, names, {"MINIO_ROOT_PASSWORD": "of the native stack"}) == names[:2]
+    text = file.read_text()
+    assert text.startswith("POSTGRES_PORT=15432\nPOSTGRES_PASSWORD=mine\n")
+    assert "MINIO_ROOT_PASSWORD=of the native stack\n" in text
+    assert re.search(r"^CLICKHOUSE_PASSWORD=[0-9a-f]{32}$", text, re.MULTILINE)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert complete(file, names, {}) == []
+    assert file.read_text() == text
 
 
 def test_airflow_is_told_where_every_server_is() -> None:
@@ -201,15 +243,16 @@ def in_the_network(value: str) -> str:
     return re.sub(r"127\.0\.0\.1|localhost", "HOST", value)
 
 
-def defaulted(value: str) -> str:
-    """A value of the file with its defaults in, and container names as `in_the_network` has them."""
-    value = PLACEHOLDER.sub(lambda found: found[2], value)
+def defaulted(value: str, passwords: dict[str, str]) -> str:
+    """A value of the file with defaults and passwords in; container names as in `in_the_network`."""
+    value = DEMANDED.sub(lambda found: passwords[found[1]], PLACEHOLDER.sub(lambda found: found[2], value))
     return re.sub(rf"(?<![\w-])({'|'.join(map(re.escape, SERVICES))})(?=:\d|$)", "HOST", value)
 
 
 @pytest.mark.parametrize("name", ["ingest", "ingest-relay", "consumer", "pancake"])
 def test_a_service_is_told_what_it_is_told_natively(native: dict[str, dict[str, str]], name: str) -> None:
-    found = {key: defaulted(value) for key, value in SERVICES[name]["environment"].items()}
+    passwords = Stack().settings.environment()  # made for the fixture's folder
+    found = {key: defaulted(value, passwords) for key, value in SERVICES[name]["environment"].items()}
     expected = {key: in_the_network(value) for key, value in native[name].items()}
     # Whom they answer, by which name, and where they listen inside their containers, is Compose's to say.
     own = {"ALLOWED_HOSTS", "INGEST_AUTH", "INGEST_RELAY_HOST", "CONSUMER_HOST"}
@@ -280,7 +323,7 @@ def test_the_databases_of_a_first_start_are_those_of_the_stack() -> None:
     for key in re.search(r"for key in ([A-Z ]+);", script)[1].split():  # type: ignore[index]
         user = "SUPERSET_DB" if key == "SUPERSET" else key
         for name in (f"{key}_DB", f"{user}_USER", f"{user}_PASSWORD"):
-            assert environment[name] == STACK[name], name
+            assert comes_from(environment[name]) == STACK.get(name, name), name
 
 
 def test_a_cluster_is_not_told_that_the_driver_is_on_loopback(

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from scripts.stack.context import Stack, StackError, render_connections
-from tallyhouse.settings import ROOT, load_settings
+from tallyhouse.settings import ROOT
 
 TEMPLATE = ROOT / "config" / "connections.yaml"
 IDS = {
@@ -17,7 +17,7 @@ IDS = {
 
 @pytest.fixture
 def values() -> dict[str, str]:
-    return load_settings().environment() | {"AIRFLOW_ADMIN_PASSWORD": "secret"}
+    return Stack().settings.environment() | {"AIRFLOW_ADMIN_PASSWORD": "secret"}
 
 
 def test_every_connection_is_filled(values: dict[str, str]) -> None:

@@ -1,14 +1,22 @@
 """Secrets are made once; those that a newer version needs are added to what is there."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.stack.context import Stack
-from tallyhouse.settings import Settings, load_settings
+from scripts.stack.context import Stack, make_secrets
+from tallyhouse.settings import Settings
+
+
+def test_two_first_commands_agree(tmp_path: Path):
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(make_secrets, [tmp_path / "secrets.json"] * 8))
+    assert all(one == found[0] for one in found)
+    assert set(Settings.generated()) <= found[0].keys()
 
 
 def local(folder: Path) -> Settings:
-    return load_settings().model_copy(update={"tallyhouse_local": folder})
+    return Stack().settings.model_copy(update={"tallyhouse_local": folder})
 
 
 def test_secrets_stay_and_new_ones_are_added(tmp_path: Path):

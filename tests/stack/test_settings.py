@@ -1,18 +1,24 @@
 """Where settings come from, which wins, and what a wrong one is told."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from tallyhouse import settings as module
-from tallyhouse.settings import ROOT, STACK_ENV, Settings, SettingsError, load_settings
+from tallyhouse.settings import ROOT, STACK_ENV, LocalFolder, Settings, SettingsError, load_settings
 
 
 @pytest.fixture(autouse=True)
-def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def secrets_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No settings in the environment; the passwords that were made are in a file of the test's own."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+    file = tmp_path / "secrets.json"
+    file.write_text(json.dumps({name: f"made for {name}" for name in Settings.generated()}))
+    monkeypatch.setattr(LocalFolder, "secrets_file", file)
+    return file
 
 
 @pytest.fixture
@@ -48,6 +54,30 @@ def test_the_offset_moves_every_port_once(dot_env: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(key, value)
     again = load_settings()  # as a child process reads it
     assert all(getattr(again, name) == getattr(moved, name) for name in Settings.ports())
+
+
+def test_a_made_password_is_read_and_one_that_is_set_wins(
+    dot_env: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings().postgres_password == "made for POSTGRES_PASSWORD"
+    dot_env.write_text("POSTGRES_PASSWORD=of the file\n")
+    assert load_settings().postgres_password == "of the file"
+    monkeypatch.setenv("POSTGRES_PASSWORD", "of the environment")
+    assert load_settings().postgres_password == "of the environment"
+
+
+def test_only_the_passwords_that_documents_print_are_committed() -> None:
+    fixed = {name.upper() for name in Settings.model_fields if name.endswith("_password")}
+    assert fixed - set(Settings.generated()) == {"MYSQL_AUTH_PASSWORD", "DWH_DOCUMENTED_PASSWORD"}
+
+
+def test_without_passwords_one_line_says_what_makes_them(dot_env: Path, secrets_file: Path) -> None:
+    secrets_file.unlink()
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    assert "POSTGRES_PASSWORD" in str(raised.value)
+    assert "'make setup' makes every password" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ class PostgresPipelineRepository(PipelineInfoRepository):
             self._pool.open()
             with self.connection(prepare=False) as connection, connection.transaction():
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
-                connection.execute(_sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema}"))
+                # IF NOT EXISTS would ask for the right to make schemas also where there is nothing to make.
+                if connection.execute("SELECT to_regnamespace(%s)", (self._schema,)).fetchone() == (None,):
+                    connection.execute(_sql(f"CREATE SCHEMA {self._schema}"))
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS migration"
                     " (number INT PRIMARY KEY, at TIMESTAMPTZ DEFAULT now())"
