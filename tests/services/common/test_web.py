@@ -1,10 +1,15 @@
 """What stands around every service's routes: names, origins, bodies, errors, credentials."""
 
 import gzip
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import orjson
 import pytest
 from fastapi import APIRouter, Body, Depends, FastAPI
@@ -16,6 +21,9 @@ from services.common.observe import Metrics
 from services.common.security import Gate, Principal, new_key
 from services.common.settings import ServiceSettings
 from services.common.strict import StrictRoute
+from tallyhouse.settings import ROOT
+from tests.services.event_servers import eventually
+from tests.services.pipeline_info.conftest import free_port
 
 LIMIT = 4_000_000
 
@@ -199,3 +207,58 @@ def test_the_page_of_the_interface_loads_nothing_from_elsewhere():
     for file in ("docs/files/swagger-ui.css", "docs/files/swagger-ui-bundle.js", "docs/start.js"):
         assert file in page.text
         assert client.get(f"/{file}").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., httpx.Client]]:
+    """Starts pipeline-info as a process; both ways in which it can be started."""
+    started: list[subprocess.Popen[bytes]] = []
+    folder = tmp_path_factory.mktemp("served")
+
+    def start(*command: str, **environment: str) -> httpx.Client:
+        port = free_port()
+        environment |= {"PIPELINE_INFO_BACKEND": "jsonl", "PIPELINE_INFO_FILE": str(folder / f"{port}.jsonl")}
+        environment |= {"PIPELINE_INFO_RATE_PER_SECOND": "0.01", "PIPELINE_INFO_RATE_BURST": "3"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--port", str(port)],
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        started.append(process)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10)
+        eventually(lambda: client.get("/health").status_code == 200)
+        return client
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("services.pipeline_info",), ("uvicorn", "services.pipeline_info.app:app")],
+    ids=["ours", "uvicorn"],
+)
+def test_a_rate_is_not_passed_by_with_x_forwarded_for(served, command: tuple[str, ...]):
+    client = served(*command)
+    asked = [
+        client.get("/pipelines", headers={"X-Forwarded-For": f"10.0.0.{number}"}).status_code
+        for number in range(6)
+    ]
+    assert asked == [200, 200, 200, 429, 429, 429]
+
+
+def test_a_configured_proxy_is_believed(served):
+    client = served("services.pipeline_info", PIPELINE_INFO_TRUSTED_PROXIES="127.0.0.0/8, 10.1.0.0/16")
+
+    def ask(forwarded: str) -> int:
+        return client.get("/pipelines", headers={"X-Forwarded-For": forwarded}).status_code
+
+    assert [ask("192.0.2.1, 10.1.0.1") for _ in range(4)] == [200, 200, 200, 429]
+    assert ask("192.0.2.2, 10.1.0.1") == 200
+    assert ask("192.0.2.3, 192.0.2.1") == 429, (
+        "what the client wrote before the proxy's own word counts for nothing"
+    )
