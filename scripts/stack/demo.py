@@ -116,7 +116,11 @@ def nights(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None)
     night = run_night(api, dag_ids, conf)
     if not night.succeeded:
         raise StackError("\n".join(failures(stack, api, night)) or f"{dag_ids}: {night.states}")
-    return tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, [night]), check=False)
+    options = ledger_options(stack, [night])
+    if not options:
+        console.print("done; it takes no rows, so it has no ledger")
+        return 0
+    return tool(stack, "tallyhouse.ledger", "print", *options, check=False)
 
 
 def failures(stack: Stack, api: AirflowApi, night: Night) -> Iterator[str]:

@@ -137,6 +137,14 @@ def test_a_run_is_started_followed_and_accounted_for() -> None:
 
 
 @pytest.mark.integration
+def test_a_run_that_takes_no_rows_needs_no_ledger() -> None:
+    done = stack("run", "monitor_pipelines")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "monitor_pipelines post_runs" in done.stdout
+    assert done.stdout.endswith("done; it takes no rows, so it has no ledger\n")
+
+
+@pytest.mark.integration
 def test_a_dag_that_is_none_is_told_those_that_are() -> None:
     done = stack("run", "nope_nightly")
     assert done.returncode == 1
