@@ -67,6 +67,8 @@ find_python() {
 find_uv
 find_python
 cd "$root"
+# Accounts of servers that root starts may not keep what they compile, and would compile at each start.
+if [ "$(id -u)" = 0 ]; then export UV_COMPILE_BYTECODE=1; fi
 "$uv" sync --frozen --quiet --python "$python" </dev/null ||
   fail "uv sync: failed; see the lines above (a registry that cannot be reached, or a full disk)"
 touch .venv/.ready

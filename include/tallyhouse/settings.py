@@ -6,6 +6,7 @@ environment.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 STACK_ENV = ROOT / "config" / "stack.env"
 DOT_ENV = ROOT / ".env"
+# The account of a server may not read it, and has been told all of it by its environment.
+_FILES = (STACK_ENV, DOT_ENV) if os.access(DOT_ENV, os.R_OK) else (STACK_ENV,)
 
 
 class SettingsError(ValueError):
@@ -45,9 +48,7 @@ def remembered_tools(local: Path) -> dict[str, str]:
 class LocalFolder(BaseSettings):
     """The one setting that tells where the others' passwords are."""
 
-    model_config = SettingsConfigDict(
-        env_file=(STACK_ENV, DOT_ENV), env_file_encoding="utf-8", extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_file=_FILES, env_file_encoding="utf-8", extra="ignore")
 
     tallyhouse_local: Path = Path(".local")
     """Folder of all data, logs and generated configuration; relative to the checkout."""

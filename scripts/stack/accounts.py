@@ -53,8 +53,13 @@ def _mapped(number: int) -> bool:
     return False
 
 
-def confined(stack: Stack, name: str) -> list[str]:
+def confined(stack: Stack, name: str, keeps: Iterable[str] | None = None) -> list[str]:
     """What to put before a command so that it runs as a server's account; nothing if root did not start us.
+
+    Args:
+        stack: whose server.
+        name: of the account.
+        keeps: names in the environment that it may see beside the usual ones; None: all of it.
 
     Raises:
         StackError: the account could not reach the checkout or the cache; in one line, what to do.
@@ -72,6 +77,7 @@ def confined(stack: Stack, name: str) -> list[str]:
     command = [
         *("env", f"HOME={home}", f"USER=tallyhouse-{uid}", f"LOGNAME=tallyhouse-{uid}"),
         *(sys.executable, "-I", str(stack.root / "scripts/stack/confine.py"), f"--uid={uid}"),
+        *(() if keeps is None else ("--clean", *(f"--keep={one}" for one in keeps))),
     ]
     if can_mount():
         passwd = stack.run / f"{name}.passwd"
@@ -85,6 +91,13 @@ def confined(stack: Stack, name: str) -> list[str]:
             "made here: put the checkout and TALLYHOUSE_CACHE elsewhere, or use another user than root"
         )
     return [*command, "--"]
+
+
+def of_service(name: str) -> str:
+    """The account of an HTTP service; none if the environment tells it of a file of the user's own."""
+    prefix = name.upper().replace("-", "_")
+    files = (f"{prefix}_API_KEYS_FILE", f"{prefix}_AUDIT_FILE")
+    return "" if any(os.environ.get(file) for file in files) else name
 
 
 def _needed(stack: Stack) -> list[Path]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MS_NOSUID, MS_NODEV = 0x2, 0x4
+USUAL = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TZ")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
@@ -60,8 +61,15 @@ def main() -> None:
     parser.add_argument("--uid", type=int, required=True, help="the account, which need not have a name")
     parser.add_argument("--passwd", type=Path, help="shown as /etc/passwd, for programs that want a name")
     parser.add_argument("--see", type=Path, action="append", default=[], help="a folder it has to reach")
+    parser.add_argument(
+        "--clean", action="store_true", help="pass on nothing of the environment but a few names"
+    )
+    parser.add_argument("--keep", action="append", default=[], help="a name that --clean passes on as well")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
+    if args.clean:
+        for name in os.environ.keys() - {*USUAL, *args.keep}:
+            del os.environ[name]
     os.umask(0o022)  # for the mount points
     needed: dict[Path, list[Path]] = {}
     for folder in outermost(args.see):

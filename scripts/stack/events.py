@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 from scripts.stack import readiness
+from scripts.stack.accounts import of_service
 from scripts.stack.context import Stack
 from scripts.stack.service import Service, make_data, run_logged
 
@@ -25,6 +26,7 @@ def event_services(stack: Stack) -> list[Service]:
             ready=lambda: readiness.http(f"http://{s.ingest_host}:{port}/health"),
             environment=environment,
             after=after,
+            account=of_service(name),
             url=url,
             group="events",
         )
@@ -145,6 +147,7 @@ def kafka(stack: Stack) -> Service:
         prepare=prepare,
         url=s.kafka_bootstrap,
         account="kafka",
+        told=(),
         owns=(data,),
         group="events",
     )

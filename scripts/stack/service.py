@@ -40,8 +40,15 @@ class Service:
     """The account that it runs as when root starts the stack; services may share one. Empty: root's."""
     owns: tuple[Path, ...] = ()
     """Folders that belong to its account alone."""
+    told: tuple[str, ...] | None = None
+    """What of the stack's environment its account may see: a server that runs statements, or programs, of
+    others needs no other server's password. None: all of it."""
     group: str = "nights"
     """Which part of the stack it belongs to, of GROUPS."""
+
+    def sees(self) -> tuple[str, ...] | None:
+        """Names in its environment, if not all of the stack's."""
+        return None if self.told is None else (*self.told, *self.environment)
 
 
 def make_data(stack: Stack, account: str, folder: Path, fill: Callable[[Path], None]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from psycopg import sql
 
 from scripts.stack import readiness
-from scripts.stack.accounts import account, give
+from scripts.stack.accounts import account, give, of_service
 from scripts.stack.context import MYSQL_STORES, Stack, write_private
 from scripts.stack.events import event_services
 from scripts.stack.service import HOST, Service, make_data, run_logged
@@ -41,6 +41,7 @@ def services(stack: Stack) -> list[Service]:
             {"MINIO_PORT": s.minio_port, "MINIO_CONSOLE_PORT": s.minio_console_port},
             ready=lambda: readiness.http(f"{s.minio_url}/minio/health/ready"),
             account="minio",
+            told=("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
             owns=(stack.data / "minio",),
             # Its metrics to whoever reaches it, which is this machine. Its scanner, which nothing here waits
             # for, takes an eighth of a processor at a million objects unless it is told to take its time.
@@ -54,6 +55,7 @@ def services(stack: Stack) -> list[Service]:
             {"CLICKHOUSE_HTTP_PORT": s.clickhouse_http_port},
             ready=lambda: readiness.http(f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/ping"),
             account="clickhouse",
+            told=("CLICKHOUSE_PASSWORD", "PYTHONPATH"),
             owns=(stack.data / "clickhouse",),
             url=f"http://{s.clickhouse_host}:{s.clickhouse_http_port}",
         ),
@@ -62,6 +64,7 @@ def services(stack: Stack) -> list[Service]:
             f"{python} -m scripts.data_docs",
             {"DATA_DOCS_PORT": s.data_docs_port},
             ready=lambda: readiness.http(f"{s.data_docs_url}/health"),
+            account="data-docs",
             url=s.data_docs_url,
         ),
         Service(
@@ -70,6 +73,7 @@ def services(stack: Stack) -> list[Service]:
             {"PIPELINE_INFO_PORT": s.pipeline_info_port},
             ready=lambda: readiness.http(f"{s.pipeline_info_url}/health"),
             after=("databases",),
+            account=of_service("pipeline-info"),
             url=s.pipeline_info_url,
         ),
     ]
@@ -123,6 +127,7 @@ def pancake(stack: Stack) -> Service:
         prepare=lambda: run_logged(stack, "pancake-migrations", migrate, environment),
         environment=environment,
         after=("databases",),
+        account=of_service("pancake"),
         url=s.pancake_url,
         group="apps",
     )
@@ -175,6 +180,7 @@ def mysql(stack: Stack, store: str) -> Service:
         prepare=prepare,
         environment=MARIADB_UMASK,
         account=name,
+        told=(),
         owns=(data, own),
         url=f"{HOST}:{port}",
     )
@@ -296,6 +302,7 @@ def postgres(stack: Stack) -> Service:
         prepare=prepare,
         url=f"{HOST}:{s.postgres_port}",
         account="postgres",
+        told=(),
         owns=(data,),
         stop_signal="INT",  # fast: ends sessions instead of waiting for them
     )

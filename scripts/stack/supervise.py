@@ -61,7 +61,11 @@ class Supervisor:
 
     def write_config(self, programs: list[Service]) -> None:
         """Write supervisord's configuration."""
-        before = {one: shlex.join(confined(self.stack, one)) for one in {p.account for p in programs} if one}
+        before = {
+            program.name: shlex.join(confined(self.stack, program.account, program.sees()))
+            for program in programs
+            if program.account
+        }
         template = jinja2.Template((self.stack.root / "config/supervisord.conf.j2").read_text())
         text = template.render(
             run=self.stack.run,

@@ -26,7 +26,6 @@ def watchers(stack: Stack) -> list[Service]:
                 "prometheus: not found; install it, or start the rest: make start GROUPS=nights,events,apps"
             )
         write_config(stack, config)
-        data.mkdir(parents=True, exist_ok=True)
 
     command = [
         # Where it stands the fetched one finds its pages.
@@ -45,6 +44,7 @@ def watchers(stack: Stack) -> list[Service]:
             {"NIGHT_METRICS_PORT": s.night_metrics_port},
             ready=lambda: readiness.http(f"http://{s.night_metrics_host}:{s.night_metrics_port}/metrics"),
             after=("migrations",),
+            account="night-metrics",
             group="watch",
         ),
         Service(
@@ -53,6 +53,9 @@ def watchers(stack: Stack) -> list[Service]:
             {"PROMETHEUS_PORT": s.prometheus_port},
             ready=lambda: readiness.http(f"{s.prometheus_url}/-/ready"),
             prepare=prepare,
+            account="prometheus",
+            owns=(data,),
+            told=(),
             url=f"{s.prometheus_url}/classic/alerts",
             group="watch",
         ),
@@ -88,4 +91,6 @@ def write_config(stack: Stack, to: Path) -> None:
         job["static_configs"] = [{"targets": [here[job["job_name"]]]}]
     config["rule_files"] = [str(folder / rules) for rules in config["rule_files"]]
     to.parent.mkdir(parents=True, exist_ok=True)
+    to.parent.chmod(0o711)
     to.write_text(yaml.safe_dump(config, sort_keys=False))
+    to.chmod(0o644)  # it holds no secret, and Prometheus' account reads it

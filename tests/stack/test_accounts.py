@@ -313,6 +313,8 @@ def test_a_server_has_an_account_of_its_own_and_no_capability() -> None:
                 uids.setdefault(service.account, set()).update(ids)
     assert {"postgres", "minio", "clickhouse", *(f"mysql-{store}" for store in MYSQL_STORES)} <= uids.keys()
     assert all(0 not in ids for ids in uids.values())
+    # What is not among them still runs as root: Airflow, with what it starts.
+    assert {s.name for s in services(stack) if not s.account and not s.name.startswith("airflow-")} == set()
     if can_mount():
         assert len({frozenset(ids) for ids in uids.values()}) == len(uids), "two servers share an account"
 
@@ -344,6 +346,12 @@ def test_not_even_postgresqls_superuser_reaches_what_is_roots(settings: Settings
                 if folder.exists():
                     with pytest.raises(psycopg.Error):
                         admin.execute(f"COPY taken FROM PROGRAM 'ls {folder}'")
+        # What it was told itself: no password of another server.
+        admin.execute("TRUNCATE taken")
+        admin.execute("COPY taken FROM PROGRAM 'env'")
+        told = "\n".join(line for (line,) in admin.execute("SELECT line FROM taken").fetchall())
+        assert "PATH=" in told
+        assert [value for value in stack.secrets.values() if value in told] == []
         pid = Supervisor(stack).states()["minio"]["pid"]
         with pytest.raises(psycopg.Error):
             admin.execute(f"COPY taken FROM PROGRAM 'cat /proc/{pid}/environ'")
@@ -353,8 +361,8 @@ def test_not_even_postgresqls_superuser_reaches_what_is_roots(settings: Settings
 def test_nobody_else_may_read_what_the_stack_keeps() -> None:
     """Each file and folder below is for one account; the upper folders may be passed, and not be listed."""
     stack = Stack()
-    passed = {stack.local, stack.data, stack.logs, stack.run}
-    shown = {".passwd", ".properties"}  # no secret, and the servers' accounts read them
+    passed = {stack.local, stack.data, stack.logs, stack.run, stack.run / "prometheus"}
+    shown = {".passwd", ".properties", ".yml"}  # no secret, and the servers' accounts read them
     open_to_others = []
     for where, _, files in os.walk(stack.local):
         for path in (Path(where), *(Path(where, name) for name in files)):
