@@ -22,6 +22,8 @@ from psycopg import sql
 from tallyhouse.migrate import migrate_clickhouse
 from tallyhouse.settings import ROOT, Settings, load_settings
 
+CLICKHOUSE_PASSWORD = "a scratch server's"
+
 
 def pytest_configure() -> None:
     # It says goodbye when the interpreter ends, to a stream that pytest has closed by then.
@@ -89,16 +91,19 @@ def postgres_scratch(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def clickhouse_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an embedded ClickHouse with a folder of its own."""
+def clickhouse_port(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an embedded ClickHouse with a folder and a password of its own."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
     folder = tmp_path_factory.mktemp("clickhouse")
     server = subprocess.Popen(
-        [sys.executable, "-m", "scripts.chdb_server", "--path", str(folder / "data"), "--port", str(port)],
+        [
+            *(sys.executable, "-m", "services.embedded_clickhouse", "--path", str(folder / "data")),
+            *("--port", str(port), "--lake", settings.minio_url),
+        ],
         cwd=ROOT,
-        env=os.environ | {"CLICKHOUSE_PASSWORD": ""},  # the stack's is not for this one
+        env=os.environ | {"CLICKHOUSE_PASSWORD": CLICKHOUSE_PASSWORD},  # the stack's is not for this one
         stdout=(folder / "log").open("wb"),
         stderr=subprocess.STDOUT,
     )
@@ -122,7 +127,7 @@ def clickhouse_settings(settings: Settings, clickhouse_port: int) -> Settings:
             "clickhouse_host": "127.0.0.1",
             "clickhouse_http_port": clickhouse_port,
             "clickhouse_user": "default",
-            "clickhouse_password": "",
+            "clickhouse_password": CLICKHOUSE_PASSWORD,
         }
     )
 
@@ -131,7 +136,12 @@ def clickhouse_settings(settings: Settings, clickhouse_port: int) -> Settings:
 def clickhouse_server(clickhouse_settings: Settings) -> Iterator[Client]:
     """A client of a ClickHouse without a database `dwh`."""
     with clickhouse_connect.get_client(
-        host="127.0.0.1", port=clickhouse_settings.clickhouse_http_port, compress=False, tz_mode="aware"
+        host="127.0.0.1",
+        port=clickhouse_settings.clickhouse_http_port,
+        username=clickhouse_settings.clickhouse_user,
+        password=clickhouse_settings.clickhouse_password,
+        compress=False,
+        tz_mode="aware",
     ) as client:
         client.command("DROP DATABASE IF EXISTS dwh SYNC")
         yield client

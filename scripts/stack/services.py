@@ -50,8 +50,9 @@ def services(stack: Stack) -> list[Service]:
         ),
         Service(
             "clickhouse",
-            f"{python} -m scripts.chdb_server --path {shlex.quote(str(stack.data / 'clickhouse'))} "
-            f"--host {s.clickhouse_host} --port {s.clickhouse_http_port} --user {s.clickhouse_user}",
+            f"{python} -m services.embedded_clickhouse --path {shlex.quote(str(stack.data / 'clickhouse'))} "
+            f"--host {s.clickhouse_host} --port {s.clickhouse_http_port} --user {s.clickhouse_user} "
+            f"--lake {s.minio_url}",
             {"CLICKHOUSE_HTTP_PORT": s.clickhouse_http_port},
             ready=lambda: readiness.http(f"http://{s.clickhouse_host}:{s.clickhouse_http_port}/ping"),
             account="clickhouse",

@@ -138,7 +138,12 @@ def shop(
 ) -> Iterator[Shop]:
     migrate_warehouse(settings.model_copy(update={"dwh_db": postgres_scratch.rpartition("/")[2]}))
     with clickhouse_connect.get_client(
-        host="127.0.0.1", port=clickhouse_settings.clickhouse_http_port, database="dwh", compress=False
+        host="127.0.0.1",
+        port=clickhouse_settings.clickhouse_http_port,
+        username=clickhouse_settings.clickhouse_user,
+        password=clickhouse_settings.clickhouse_password,
+        database="dwh",
+        compress=False,
     ) as client:
         yield Shop(postgres_scratch, lake, client, settings)
 

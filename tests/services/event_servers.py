@@ -36,6 +36,7 @@ from tests.services.pipeline_info.conftest import Postgres, free_port
 from tools.reconcile_events import Held, reconcile
 
 PATIENCE = 90.0
+CLICKHOUSE_PASSWORD = "of the events' server"
 
 
 def eventually(question: Callable[[], Any], seconds: float = PATIENCE) -> Any:
@@ -131,12 +132,12 @@ class Servers:
         self.clickhouse = Process(
             "clickhouse",
             [
-                *(sys.executable, "-m", "scripts.chdb_server", "--path", str(folder / "clickhouse")),
+                *(sys.executable, "-m", "services.embedded_clickhouse", "--path", str(folder / "clickhouse")),
                 *("--port", str(self.clickhouse_port)),
             ],
             folder,
             lambda: _get(f"http://127.0.0.1:{self.clickhouse_port}/ping"),
-            CLICKHOUSE_PASSWORD="",
+            CLICKHOUSE_PASSWORD=CLICKHOUSE_PASSWORD,
         )
         self.bootstrap = f"127.0.0.1:{free_port()}"
         self.kafka = self._kafka(stack, f"127.0.0.1:{free_port()}")
@@ -239,7 +240,7 @@ class Space:
             "POSTGRES_DB": str(dsn["dbname"]),
             "CLICKHOUSE_HOST": "127.0.0.1",
             "CLICKHOUSE_PORT": str(servers.clickhouse_port),
-            "CLICKHOUSE_PASSWORD": "",
+            "CLICKHOUSE_PASSWORD": CLICKHOUSE_PASSWORD,
             "CLICKHOUSE_DB": f"events_{name}",
         }
 
@@ -313,6 +314,8 @@ class Space:
         return clickhouse_connect.get_client(
             host="127.0.0.1",
             port=self.servers.clickhouse_port,
+            username="default",
+            password=CLICKHOUSE_PASSWORD,
             database=self.environment["CLICKHOUSE_DB"],
             compress=False,
         )

@@ -31,7 +31,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("chdb")
     server = subprocess.Popen(
-        [sys.executable, "-m", "scripts.chdb_server", "--path", str(folder), "--port", str(port)],
+        [sys.executable, "-m", "services.embedded_clickhouse", "--path", str(folder), "--port", str(port)],
         cwd=ROOT,
         env=os.environ | {"CLICKHOUSE_PASSWORD": PASSWORD},
     )
@@ -181,12 +181,19 @@ def test_a_second_process_is_refused_the_folder(tmp_path: Path) -> None:
     for _ in range(2):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             ports.append(probe.getsockname()[1])
-    command = [sys.executable, "-m", "scripts.chdb_server", "--path", str(tmp_path), "--port"]
-    first = subprocess.Popen([*command, str(ports[0])], cwd=ROOT)
+    command = [sys.executable, "-m", "services.embedded_clickhouse", "--path", str(tmp_path), "--port"]
+    env = os.environ | {"CLICKHOUSE_PASSWORD": PASSWORD}
+    first = subprocess.Popen([*command, str(ports[0])], cwd=ROOT, env=env)
     try:
         wait_for(ports[0], first)
         second = subprocess.run(
-            [*command, str(ports[1])], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+            [*command, str(ports[1])],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert second.returncode != 0
         assert "lock" in second.stderr.lower()
