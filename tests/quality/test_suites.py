@@ -6,7 +6,7 @@ import pytest
 
 from tallyhouse.contracts import TableContract, load_subject
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.quality.draft import draft
+from tallyhouse.quality.draft import BOUNDS, draft
 from tallyhouse.quality.suites import SUITES, columns_of, read_suite, suite_path
 
 TABLES = [
@@ -36,6 +36,25 @@ def test_a_suite_holds_what_the_contract_promises(contract: TableContract) -> No
     filled = {e["kwargs"]["column"] for e in expectations if e["type"].endswith("to_not_be_null")}
     promised = {column.name for column in contract.columns if not column.nullable}
     assert filled >= promised, f"expect {promised - filled} to be not null, as the DBML says"
+
+
+@every_table
+def test_a_suite_bounds_every_time_by_what_the_targets_hold(contract: TableContract) -> None:
+    for column in contract.columns:
+        held = BOUNDS.get(column.type.kind)
+        if held is not None:
+            bounds = [
+                e["kwargs"]
+                for e in read_suite(contract)["expectations"]
+                if e["type"] == "expect_column_values_to_be_between" and e["kwargs"]["column"] == column.name
+            ]
+            # As text, which sorts as the times do; a suite may be stricter.
+            assert [
+                b
+                for b in bounds
+                if b["min_value"] >= held["min_value"]
+                and (b["max_value"] < held["max_value"] or b.items() >= held.items())
+            ], f"{column.name}: copy its bounds from a draft of the suite"
 
 
 @every_table

@@ -10,7 +10,7 @@ import yaml
 from pydbml import PyDBML
 from pydbml.classes import Table as DbmlTable
 
-from tallyhouse.contracts.model import Column, SourceContract, SubjectContract, TableContract
+from tallyhouse.contracts.model import IDENTIFIER, Column, SourceContract, SubjectContract, TableContract
 from tallyhouse.contracts.types import ColumnType
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -54,6 +54,9 @@ def load_subject(name: str) -> SubjectContract:
             any subject: they would meet in `ods`.
     """
     overlay = _read_yaml(OVERLAYS / "subjects" / f"{name}.yaml", "subject")
+    if not IDENTIFIER.fullmatch(name):
+        # It stands in the names of tables in `staging` and in paths of the lake.
+        raise ValueError(f"subject {name!r} is not a plain lower-case identifier of at most 39 characters")
     subject = SubjectContract(
         name=name,
         sources=tuple(load_source(source) for source in overlay["sources"]),

@@ -11,7 +11,7 @@ from functools import cached_property
 from tallyhouse.contracts.types import ColumnType, Kind
 
 # Short enough for a staging table to carry a run beside it, within the 63 bytes of PostgreSQL.
-IDENTIFIER = re.compile(r"^[a-z][a-z0-9_]{0,38}$")
+IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,38}")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class TableContract:
         """
         where = self.qualified_name
         for name in (self.source, self.name, *self.column_names):
-            if not IDENTIFIER.match(name):
+            if not IDENTIFIER.fullmatch(name):
                 raise ValueError(f"{where}: {name!r} is not a plain lower-case identifier")
         if not self.key:
             raise ValueError(f"{where}: no primary key in its DBML")

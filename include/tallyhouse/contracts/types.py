@@ -6,9 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-_DBML_TYPE = re.compile(
-    r"^(?P<base>[a-z ]+?)\s*(?:\((?P<args>[\d,\s]+)\))?(?:\s+default\b.*)?$", re.IGNORECASE
-)
+_DBML_TYPE = re.compile(r"(?P<base>[a-z ]+?)\s*(?:\((?P<args>[\d,\s]+)\))?(?:\s+default\b.*)?", re.IGNORECASE)
 
 
 class Kind(StrEnum):
@@ -81,7 +79,7 @@ class ColumnType:
         Raises:
             ValueError: The type is not one that every engine on a row's way can hold.
         """
-        match = _DBML_TYPE.match(dbml_type.strip())
+        match = _DBML_TYPE.fullmatch(dbml_type.strip())
         kind = _KINDS.get(match["base"].lower()) if match else None
         if match is None or kind is None:
             raise ValueError(f"type {dbml_type!r} is not supported; use one of {', '.join(sorted(_KINDS))}")

@@ -16,7 +16,7 @@ from tallyhouse.contracts import TableContract
 from tallyhouse.lake.store import Lake
 
 MANIFEST = "_manifest.json"
-_ATTEMPT = re.compile(r"/attempt=(\d+)/" + re.escape(MANIFEST) + "$")
+_ATTEMPT = re.compile(r"/attempt=(\d+)/" + re.escape(MANIFEST) + r"\Z")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python -m tallyhouse.quality.draft shipping parcels > include/contracts/suites/shipping/parcels.json
 
-It says what the contract says: columns, NULLs, keys. What makes the data right, nobody can generate.
+It says what the contract says (columns, NULLs, keys) and which times the targets can hold. What makes the
+data right, nobody can generate.
 """
 
 from __future__ import annotations
@@ -13,7 +14,19 @@ from typing import Any
 
 from tallyhouse.contracts import Kind, TableContract, load_source
 
-UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+# Ends with \z, as every pattern of a suite does: before a line break at the end, $ matches as well.
+UUID = r"\A[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\z"
+
+BOUNDS: dict[Kind, dict[str, Any]] = {
+    Kind.TIMESTAMP: {
+        "min_value": "1900-01-01 00:00:00",
+        "max_value": "2299-12-31 00:00:00",
+        "strict_max": True,
+    },
+    Kind.DATE: {"min_value": "1900-01-01", "max_value": "2299-12-31"},
+}
+"""Times (UTC) and days that ClickHouse holds, and their day in Kyiv too; 2299-12-31 itself marks the
+version of a dimension that is in force."""
 
 
 def draft(contract: TableContract) -> dict[str, Any]:
@@ -34,6 +47,11 @@ def draft(contract: TableContract) -> dict[str, Any]:
                 if not column.nullable
             ),
             unique,
+            *(
+                _expect("expect_column_values_to_be_between", column=column.name, **BOUNDS[column.type.kind])
+                for column in contract.columns
+                if column.type.kind in BOUNDS
+            ),
             *(
                 _expect("expect_column_values_to_match_regex", column=column.name, regex=UUID)
                 for column in contract.columns
