@@ -66,7 +66,7 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: data day ingest run run-etl ledger sql verify
+.PHONY: data day ingest run run-etl ledger repair sql verify
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
 	@$(PY) -m techmarket data --scale $(SCALE)
@@ -86,6 +86,9 @@ run-etl: $(NATIVE) ## Run the events' night: raw JSON to curated Parquet, and it
 
 ledger: $(READY) ## The ledger of each subject's last night: make ledger ARGS="--last 2"
 	@$(PY) -m tallyhouse.ledger print $(ARGS)
+
+repair: $(READY) ## Copy the warehouse into ClickHouse again, for a run that it refused or lost: make repair RUN=…
+	@$(PY) -m tallyhouse.publish.repair $(if $(RUN),--run "$(RUN)")
 
 ON ?= dwh
 sql: $(READY) ## Ask a database: make sql Q="SELECT 1" ON=clickhouse; without Q it shows how

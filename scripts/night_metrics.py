@@ -57,6 +57,14 @@ METRICS = {
     "night_ledger_open_lines": "Lines of it that do not close.",
     "night_rows_taken": "Rows that the newest run took from its sources.",
 }
+# Of each subject's newest run: why it failed, or why ClickHouse does not show it.
+FAILURES = """
+    SELECT DISTINCT ON (subject) subject, failure ->> 'task', failure ->> 'table', failure ->> 'rule',
+        left(failure ->> 'message', 300), left(failure ->> 'remedy', 300), failure IS NOT NULL
+    FROM etl.run ORDER BY subject, started_at DESC
+"""
+REFUSED = "SELECT count(*) FROM etl.refused_run"
+WHY = ("subject", "task", "table", "rule", "message", "remedy")
 
 
 class Nights(Collector):
@@ -79,7 +87,7 @@ class Nights(Collector):
         """Asks the warehouse; when it does not answer, only that."""
         try:
             with self._lock:
-                rows = self._ask()
+                rows, failures, refused = self._ask(NIGHTS), self._ask(FAILURES), self._ask(REFUSED)
         except psycopg.Error as error:
             log.warning("the warehouse does not answer: %s", str(error).splitlines()[0])
             yield GaugeMetricFamily("night_warehouse_up", "1 while the warehouse answers.", 0)
@@ -92,7 +100,19 @@ class Nights(Collector):
                     family.add_metric([row[0]], float(row[number]))
             yield family
 
-    def _ask(self) -> list[tuple[Any, ...]]:
+        why = GaugeMetricFamily(
+            "night_last_run_failure",
+            "1 when the newest run failed, with the reason in its labels.",
+            labels=WHY,
+        )
+        for *labels, failed in failures:
+            why.add_metric([label or "" for label in labels], int(failed))
+        yield why
+        yield GaugeMetricFamily(
+            "night_runs_refused", "DAG runs that pipeline-info refused, set aside.", refused[0][0]
+        )
+
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
         s = self._settings
         try:
             if self._connection is None:
@@ -106,7 +126,7 @@ class Nights(Collector):
                     options="-c statement_timeout=8000",
                     autocommit=True,
                 )
-            return self._connection.execute(NIGHTS).fetchall()
+            return self._connection.execute(query).fetchall()
         except psycopg.Error:
             connection, self._connection = self._connection, None
             if connection is not None:

@@ -93,13 +93,19 @@ def judge(lake: Lake, gate: Gate, subject: str, run_id: str, results: dict[str, 
     log.info("Data Docs: %s", url)
     if failed:
         name, first = failed[0]
+        rule = f"{first.expectation}({first.column})"
         count = "" if first.unexpected is None else f" in {first.unexpected} rows"
         sample = "" if first.sample is None else f", such as {first.sample}"
+        row = f" ({first.rows[0]})" if first.rows and first.rows[0] != first.sample else ""
         more = f"; {len(failed) - 1} more expectations failed" if len(failed) > 1 else ""
         raise TallyhouseError(
-            f"{first.expectation}({first.column}) failed{count}{sample}{more}",
+            f"{rule} failed{count}{sample}{row}{more}",
             where=f"{name} in run {run_id}",
-            remedy=f"Nothing was published; see {url}, mend the source or the suite, and run again.",
+            remedy=f"Nothing was published; see {url}, fix the source or the suite, and run again.",
+            table=name,
+            rule=rule,
+            count=first.unexpected,
+            sample=first.rows or ([first.sample] if first.sample else []),
         )
 
 

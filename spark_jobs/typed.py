@@ -17,8 +17,9 @@ BAD = "_bad"
 
 # The forms in which the wire carries values. Spark's casts take more than that (`2026`, ` 1 `, `1e3`)
 # and round or cut what does not fit, so the form is checked as well.
-_DATE = r"^(?!0000)\d{4}-\d{2}-\d{2}$"
-_TIMESTAMP = r"^(?!0000)\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?$"
+# A form ends with \z: before a line break at the end of the text, $ matches as well.
+_DATE = r"\A(?!0000)\d{4}-\d{2}-\d{2}\z"
+_TIMESTAMP = r"\A(?!0000)\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?\z"
 _TEXT = (Kind.CHAR, Kind.VARCHAR, Kind.TEXT, Kind.JSON)
 
 
@@ -78,7 +79,7 @@ def _value(column: ContractColumn, wire_type: str) -> Column:
     form = {
         Kind.DATE: _DATE,
         Kind.TIMESTAMP: _TIMESTAMP,
-        Kind.DECIMAL: rf"^-?\d+(\.\d{{0,{column.type.scale}}}0*)?$",
+        Kind.DECIMAL: rf"\A-?\d+(\.\d{{0,{column.type.scale}}}0*)?\z",
     }.get(kind)
     return F.when(wire.rlike(form), cast) if form and wire_type == "string" else cast
 
@@ -106,15 +107,21 @@ def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> d
     assert found is not None  # noqa: S101 - an aggregate without GROUP BY has one row
     counts = {name: found[name] for name in contract.column_names if found[name]}
     samples = []
-    for name, count in counts.items():
+    for name in counts:
         sample = found[f"{name}_sample"]
         value = "personal data" if name in contract.pii else repr(sample["v"])
-        samples.append(f"{count} in {name} (such as {value} of key {sample['key']})")
+        key = "personal data" if set(contract.key) & set(contract.pii) else sample["key"]
+        samples.append(f"{value} of key {key}")
     raise BadValuesError(
-        f"values that their type cannot hold: {', '.join(samples)}",
-        where=f"{contract.qualified_name} in run {run_id}",
-        remedy="Mend them in the source, or change the column's type in its DBML, and run again.",
+        "values that their type cannot hold: "
+        + ", ".join(
+            f"{count} in {name} (such as {sample})"
+            for (name, count), sample in zip(counts.items(), samples, strict=True)
+        ),
+        table=contract.qualified_name,
+        run_id=run_id,
         counts=counts,
+        sample=[f"{name}: {sample}" for name, sample in zip(counts, samples, strict=True)],
     )
 
 
@@ -125,6 +132,16 @@ class BadValuesError(TallyhouseError):
         counts: How many, by column.
     """
 
-    def __init__(self, what: str, *, where: str, remedy: str, counts: dict[str, int]) -> None:
-        super().__init__(what, where=where, remedy=remedy)
+    def __init__(
+        self, what: str, *, table: str, run_id: str, counts: dict[str, int], sample: list[str]
+    ) -> None:
+        super().__init__(
+            what,
+            where=f"{table} in run {run_id}",
+            remedy="Fix them in the source, or change the column's type in its DBML, and run again.",
+            table=table,
+            rule=f"type of {', '.join(counts)}",
+            count=sum(counts.values()),
+            sample=sample,
+        )
         self.counts = counts

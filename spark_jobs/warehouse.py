@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.publish import sql as statements
+from tallyhouse.publish.run import STAGING_SUFFIX, staging_suffix
 
 _JDBC_URL = re.compile(r"^jdbc:(postgresql://[^?]+)")
 KEY_SCHEMA = "kind string, id string, since timestamp"
@@ -91,13 +92,13 @@ class Warehouse:
     def keys(self, spark: SparkSession, subject: str, run_id: str) -> Iterator[Keys]:
         """A table of keys in `staging` for as long as the block runs; dropped whatever happens in it.
 
-        Tables that killed runs of the subject left behind are dropped first.
+        Tables that killed runs of the same subject left behind are dropped first.
         """
-        name = re.sub(r"[^a-z0-9]+", "_", f"keys_{run_id}".lower())
+        name = f"key_{subject}_{staging_suffix(run_id)}"
         with self.connect() as connection:
             for (left,) in connection.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND tablename LIKE %s",
-                (f"keys\\_{subject}\\_%",),
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND tablename ~ %s",
+                (f"\\Akey_{subject}_{STAGING_SUFFIX}\\Z",),
             ).fetchall():
                 connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(left)))
             connection.execute(

@@ -9,7 +9,7 @@ that failed has committed nothing, so the next one takes its objects too; one th
 finished by the next.
 
 **Parameters**, for a run started by hand: `{"limit": 100000}` takes at most so many objects and leaves the
-rest to the next run.
+rest to the next run. Any other key is refused.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ and changes nothing that is already there. A night that failed has published not
 watermark, so the next one takes its rows too.
 
 **Parameters**, for a night started by hand: `{"tables": ["orders", "order_items"]}` takes only those
-tables, `{"full_refresh": true}` takes whole tables.
+tables, `{"full_refresh": true}` takes whole tables. A key or a table that is not known is refused, with the
+nearest one that is.
 """
 
 from __future__ import annotations

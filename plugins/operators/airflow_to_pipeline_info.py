@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from itertools import batched
@@ -20,6 +23,7 @@ from hooks.airflow_api import AirflowApiHook
 from hooks.failures import SERVER_ERRORS, find_connection, one_line_errors, refused
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from hooks.run_conf import check_conf
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, store
@@ -34,7 +38,30 @@ POSITION = "monitor_pipelines"
 OVERLAP = timedelta(minutes=10)
 # A run brings its ledger, some tens of kilobytes; the service takes 16 MiB at once.
 BATCH = 100
-REMEDY = "The position has not moved; mend it and the next start posts it"
+REASON = 500
+"""Characters of what the service said that are kept."""
+# What refuses the account or the address refuses every run: nothing of it is about a run.
+NOT_OF_A_RUN = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
+LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+# The service takes keys of printable ASCII signs up to this length.
+KEY = re.compile(r"[!-~]{1,255}")
+Item = tuple[dict[str, Any], dict[str, Any]]
+"""A DAG run as Airflow describes it, and its record."""
+
+
+@dataclass
+class Posted:
+    """What became of runs: how many the service stored, and which it refused, with status and reason."""
+
+    created: int = 0
+    refused: list[tuple[dict[str, Any], int, str]] = field(default_factory=list)
 
 
 class AirflowToPipelineInfoOperator(BaseOperator):
@@ -43,7 +70,8 @@ class AirflowToPipelineInfoOperator(BaseOperator):
     Runs are posted many at once, with their ledgers. The position is kept in the warehouse and moves after
     each post. A run that is posted again, since the task died between the post and the move, carries the
     same idempotency key, so the service keeps one record. While the service is down the position stays,
-    and the next start catches up, however many days it was.
+    and the next start catches up, however many days it was. A run that the service refuses is set aside in
+    `etl.refused_run`, and the later ones are posted.
 
     :param environment: name of this installation in the records (templated)
     :param pipeline_info_conn_id: connection of the service
@@ -72,14 +100,16 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         self.dwh_conn_id = dwh_conn_id
         self.lake_conn_id = lake_conn_id
 
-    def execute(self, context: Context) -> int:
+    def execute(self, context: Context) -> dict[str, int]:
         """Posts what is new.
 
         Returns:
-            How many runs were posted.
+            How many runs were `posted`, and how many were `refused` and set aside.
         """
         where = "monitor_pipelines"
-        posted = 0
+        posted = refused = 0
+        with one_line_errors(where):
+            check_conf(context)
         with (
             one_line_errors(where),
             CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
@@ -94,57 +124,55 @@ class AirflowToPipelineInfoOperator(BaseOperator):
             links = _Links(airflow, LakeHook(aws_conn_id=self.lake_conn_id), where)
             for runs in batched(airflow.finished_runs(since, where), BATCH):
                 records = [self._record(connection, links, run) for run in runs]
-                posted += self._post(url, headers, list(zip(runs, records, strict=True)), where)
+                found = self._post(url, headers, list(zip(runs, records, strict=True)), where)
+                _set_aside(connection, runs, found)
                 _move(connection, datetime.fromisoformat(runs[-1]["end_date"]))
-        self.log.info("%s runs posted", posted)
-        return posted
+                posted += found.created
+                refused += len(found.refused)
+                for run, status, reason in found.refused:
+                    self.log.error(
+                        "pipeline-info refused %s %s with %s: %s. It is set aside in etl.refused_run",
+                        *(run["dag_id"], run["dag_run_id"], status, reason),
+                    )
+        self.log.info("%s runs posted, %s refused", posted, refused)
+        return {"posted": posted, "refused": refused}
 
-    def _post(
-        self,
-        url: str,
-        headers: dict[str, str],
-        batch: list[tuple[dict[str, Any], dict[str, Any]]],
-        where: str,
-    ) -> int:
-        """Posts runs; how many of them the service did not know yet.
+    def _post(self, url: str, headers: dict[str, str], batch: list[Item], where: str) -> Posted:
+        """Posts runs.
 
         Raises:
-            TallyhouseError: Not every one of them is stored now; the position must not move.
+            TallyhouseError: The service does not answer, or does not let us in; the position must not move.
         """
-        items = [
-            {
-                "run": record,
-                "idempotency_key": f"airflow/{run['dag_id']}/{run['dag_run_id']}/{run['end_date']}",
-            }
-            for run, record in batch
-        ]
+        items = [{"run": record, "idempotency_key": idempotency_key(run)} for run, record in batch]
         try:
             answer = requests.post(url, json={"items": items}, headers=headers, timeout=60)
         except requests.RequestException as error:
             raise refused(self.pipeline_info_conn_id, where, error) from error
         if not answer.ok:
-            raise TallyhouseError(
-                f"pipeline-info refused {len(items)} runs with {answer.status_code}: {answer.text[:200]}",
-                where=where,
-                remedy=REMEDY,
-                transient=answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR,
+            said = answer.text[:REASON]
+            if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status_code in NOT_OF_A_RUN:
+                raise _not_now(len(items), answer.status_code, said, where)
+            if len(batch) == 1:
+                return Posted(refused=[(batch[0][0], answer.status_code, said)])
+            # It refused all of them for the sake of some: which ones, halves tell.
+            half = len(batch) // 2
+            parts = [self._post(url, headers, part, where) for part in (batch[:half], batch[half:])]
+            return Posted(
+                sum(part.created for part in parts), [one for part in parts for one in part.refused]
             )
-        results = answer.json()["items"]
-        for item in results:
+        found = Posted()
+        for item in answer.json()["items"]:
+            run = batch[item["index"]][0]
             if item["result"] == "conflict":
                 # Posted before, and what we know of it has changed since, as when its task was cleared.
-                key = items[item["index"]]["idempotency_key"]
-                self.log.warning("%s is posted already, as it was then", key)
-        bad = [item for item in results if item["result"] == "invalid"]
-        if bad:
-            run, why = batch[bad[0]["index"]][0], bad[0]["errors"]
-            raise TallyhouseError(
-                f"pipeline-info refused {run['dag_id']} {run['dag_run_id']} ({len(bad)} runs in all) with "
-                f"{bad[0]['status']}: {str(why)[:200]}",
-                where=where,
-                remedy=REMEDY,
-            )
-        return sum(item["result"] == "created" for item in results)
+                self.log.warning("%s %s is posted already, as it was then", run["dag_id"], run["dag_run_id"])
+            elif item["result"] == "invalid":
+                if item["status"] in NOT_OF_A_RUN:
+                    raise _not_now(1, item["status"], str(item["errors"])[:REASON], where)
+                found.refused.append((run, item["status"], str(item["errors"])[:REASON]))
+            else:
+                found.created += item["result"] == "created"
+        return found
 
     def _record(
         self, connection: psycopg.Connection[Any], links: _Links, run: dict[str, Any]
@@ -153,7 +181,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         start = datetime.fromisoformat(run["start_date"] or run["end_date"])
         with connection.transaction():
             ours = connection.execute(
-                "SELECT run_id, status, started_at, clickhouse_at, subject FROM etl.run "
+                "SELECT run_id, status, started_at, clickhouse_at, subject, failure FROM etl.run "
                 "WHERE dag_id = %s AND dag_run_id = %s ORDER BY started_at DESC LIMIT 1",
                 (run["dag_id"], run["dag_run_id"]),
             ).fetchone()
@@ -182,12 +210,52 @@ class AirflowToPipelineInfoOperator(BaseOperator):
                 "dag_run_id": run["dag_run_id"],
                 "run_id": ours[0] if ours else None,
                 "run_status": ours[1] if ours else None,
+                "failure": ours[5] if ours else None,
                 "rows": rows if ours else None,
                 "ledger_closed": bool(ours and ours[3]) and all(line.closed for line in lines),
                 "ledger": [_line(line) for line in lines],
                 "links": links.of(run, run_id=ours[0] if ours else None, subject=ours[4] if ours else None),
             },
         }
+
+
+def idempotency_key(run: dict[str, Any]) -> str:
+    """The key under which the service knows a DAG run.
+
+    Airflow permits ids of 250 signs, and letters of any alphabet in those of DAGs; where they do not fit
+    into a key their hash stands for them.
+    """
+    key = f"airflow/{run['dag_id']}/{run['dag_run_id']}/{run['end_date']}"
+    if KEY.fullmatch(key):
+        return key
+    return f"airflow/sha256/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _not_now(runs: int, status: int, said: str, where: str) -> TallyhouseError:
+    return TallyhouseError(
+        f"pipeline-info refused {runs} runs with {status}: {said}",
+        where=where,
+        remedy="The position has not moved; check the service and the key of its connection, and the next "
+        "start posts them",
+        transient=status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in LATER,
+    )
+
+
+def _set_aside(connection: psycopg.Connection[Any], runs: Sequence[dict[str, Any]], found: Posted) -> None:
+    """Keeps the refused ones of the runs that were posted; of those that are stored now nothing is kept."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            "DELETE FROM etl.refused_run WHERE dag_id = %s AND dag_run_id = %s",
+            [(run["dag_id"], run["dag_run_id"]) for run in runs],
+        )
+        cursor.executemany(
+            "INSERT INTO etl.refused_run (dag_id, dag_run_id, ended_at, status, reason) "
+            "VALUES (%s, %s, %s, %s, %s)",
+            [
+                (run["dag_id"], run["dag_run_id"], run["end_date"], status, reason)
+                for run, status, reason in found.refused
+            ],
+        )
 
 
 class _Links:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from hooks.failures import one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from hooks.run_failures import kept_errors
 from tallyhouse.contracts import load_subject
 from tallyhouse.events.publish import publish, recover
 from tallyhouse.events.take import take
-from tallyhouse.ledger import ROWS, Hop
+from tallyhouse.ledger import ROWS, Hop, Line
+from tallyhouse.ledger.store import write_unless_published
 from tallyhouse.publish.run import may_publish
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class EventObjectsToLakeOperator(BaseOperator):
         where = f"subject {self.subject} in run {self.run_id}"
         subject = load_subject(self.subject)
         (contract,) = subject.tables
-        with one_line_errors(where):
+        with kept_errors(self, context, where):
             store = LakeHook(aws_conn_id=self.events_conn_id).get_events(where)
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
@@ -81,6 +83,13 @@ class EventObjectsToLakeOperator(BaseOperator):
                 attempt=context["ti"].try_number,
                 limit=int(self.limit) if self.limit else None,
             )
+            (rows, parts) = (Decimal(manifest.source_rows), Decimal(manifest.rows))
+            with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
+                write_unless_published(
+                    connection,
+                    self.run_id,
+                    [Line(contract.qualified_name, Hop.SOURCE_RAW, ROWS, rows, parts)],
+                )
         self.log.info("%s objects, %s lines", manifest.control_totals["objects"], manifest.rows)
         return {
             "key": manifest.key,
@@ -128,7 +137,7 @@ class EventsToCuratedOperator(BaseOperator):
             What became of the lines of the raw batch.
         """
         where = f"subject {self.subject} in run {self.run_id}"
-        with one_line_errors(where):
+        with kept_errors(self, context, where):
             hook = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
             lines = publish(
                 lambda: hook.connect(where),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.clickhousedb.hooks.clickhouse import ClickHouseHook
 from airflow.sdk import BaseOperator
 
-from hooks.failures import find_connection, one_line_errors, refused
+from hooks.failures import find_connection, refused
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from hooks.run_failures import kept_errors
 from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
@@ -59,7 +60,7 @@ class LakeToClickHouseOperator(HopLineage, BaseOperator):
             `lines` of the ledger, all closed.
         """
         where = f"subject {self.subject} in run {self.run_id}"
-        with one_line_errors(where):
+        with kept_errors(self, context, where):
             lake_hook = LakeHook(aws_conn_id=self.lake_conn_id)
             lake = lake_hook.get_lake(where)
             find_connection(self.clickhouse_conn_id, where)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from hooks.failures import one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from hooks.run_failures import kept_errors
 from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
@@ -57,7 +57,7 @@ class LakeToPostgresOperator(HopLineage, BaseOperator):
             `rows` taken from the sources and `lines` of the ledger, all closed.
         """
         where = f"subject {self.subject} in run {self.run_id}"
-        with one_line_errors(where):
+        with kept_errors(self, context, where):
             hook = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
             lines = postgres.publish(
                 lambda: hook.connect(where),

@@ -10,7 +10,9 @@ from airflow.sdk import BaseOperator
 from hooks.failures import one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from hooks.run_conf import check_conf, named_with_nearest
 from tallyhouse.contracts import load_subject
+from tallyhouse.errors import TallyhouseError
 from tallyhouse.publish.run import close_run, open_run
 
 if TYPE_CHECKING:
@@ -55,12 +57,20 @@ class OpenRunOperator(BaseOperator):
         """
         where = f"subject {self.subject}"
         with one_line_errors(where):
+            check_conf(context)
+            names = [table.name for table in load_subject(self.subject).tables]
+            if unknown := [name for name in self.tables or () if name not in names]:
+                raise TallyhouseError(
+                    f"no table {named_with_nearest(unknown, names)}",
+                    where=where,
+                    remedy=f"There are: {', '.join(sorted(names))}. Correct it and start the run again",
+                )
             LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
                 run_id = open_run(
                     connection,
                     self.subject,
-                    tables=self.tables or [table.name for table in load_subject(self.subject).tables],
+                    tables=self.tables or names,
                     dag_id=context["dag"].dag_id,
                     dag_run_id=context["run_id"],
                     logical_date=context.get("logical_date"),
@@ -99,6 +109,18 @@ class CloseRunOperator(BaseOperator):
             one_line_errors(where),
             CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
         ):
-            status = close_run(connection, self.run_id, message=f"see DAG run {context['run_id']}")
+            status = close_run(connection, self.run_id, _untold(context, where).failure(None))
         self.log.info("run %s is %s", self.run_id, status)
         return status
+
+
+def _untold(context: Context, where: str) -> TallyhouseError:
+    """Why a run failed whose tasks could not say it: killed, timed out, or without the warehouse."""
+    ti = context["ti"]
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[context["run_id"]]).get(context["run_id"], {})
+    failed = sorted(task for task, state in states.items() if state == "failed")
+    return TallyhouseError(
+        f"{', '.join(failed) or 'a task'} ended without saying why (killed, timed out, or marked by hand)",
+        where=where,
+        remedy=f"Read its log in Airflow, DAG run {context['run_id']}, and start a new run",
+    )

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import BaseHook, BaseOperatorLink, Connection
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 
 from hooks.failures import find_connection, one_line_errors
 from hooks.lake import LakeHook
 from hooks.postgres import CheckedPostgresHook
+from hooks.run_failures import kept_errors
 from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
+from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, find_manifests
 from tallyhouse.lake.outcome import Outcome
 from tallyhouse.publish.run import may_publish
@@ -73,7 +75,7 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
         """
         where = f"subject {self.subject} in run {self.run_id}"
         attempt = token_hex(8)
-        with one_line_errors(where):
+        with kept_errors(self, context, where):
             # The provider would fall back to YARN, without a word, if there were no such connection.
             connection = find_connection(self.spark_conn_id, where)
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
@@ -89,12 +91,10 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
                 outcome = Outcome.read(lake, self.subject, self.run_id, self.job, attempt)
                 if outcome is None or outcome.success or outcome.message is None:
                     raise
-                if outcome.foreseen and not outcome.transient:
-                    raise AirflowFailException(outcome.message) from error
+                if outcome.error is not None:
+                    raise TallyhouseError(**outcome.error) from error
                 raise AirflowException(
-                    outcome.message
-                    if outcome.foreseen
-                    else f"{where}: {self.job} broke off ({outcome.message}). Its log has the traceback"
+                    f"{where}: {self.job} broke off ({outcome.message}). Its log has the traceback"
                 ) from error
 
     def _tuning(self, connection: Connection, lake: Lake) -> dict[str, str]:

@@ -10,6 +10,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dag import DAG
 
 from tallyhouse.contracts import load_subject
+from tallyhouse.publish import clickhouse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
@@ -100,6 +101,21 @@ def test_the_form_offers_the_tables_of_the_contract(bag: DagBag, subject: str) -
     schema = bag.dags[f"{subject}_nightly"].params.get_param("tables").schema
     contract = [table.name for table in load_subject(subject).tables]
     assert schema["items"]["enum"] == contract, f"list the tables of {subject} in its DAG file as contracted"
+
+
+def test_every_dag_begins_with_a_task_that_refuses_unknown_parameters(bag: DagBag) -> None:
+    for dag in dags(bag):
+        for task in dag.roots:
+            assert type(task).__name__ in ("OpenRunOperator", "AirflowToPipelineInfoOperator"), (
+                f"{dag.dag_id}.{task.task_id}: begin with a task that calls hooks.run_conf.check_conf"
+            )
+
+
+@pytest.mark.parametrize("subject", ["techmarket", "pancake"])
+def test_the_task_that_publishes_into_clickhouse_has_the_name_that_etl_run_keeps(
+    bag: DagBag, subject: str
+) -> None:
+    assert clickhouse.TASK in bag.dags[f"{subject}_nightly"].task_ids
 
 
 def test_a_dag_file_is_wiring() -> None:

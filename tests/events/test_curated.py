@@ -305,7 +305,9 @@ def test_a_run_that_dies_after_its_commit_is_finished_by_the_next(
         events.publish(run_id)
     undo()
     with events.connect() as connection:
-        close_run(connection, run_id, message="died")
+        close_run(
+            connection, run_id, TallyhouseError("died", where=run_id, remedy="Start a new run").failure(None)
+        )
     undo = dies(monkeypatch, EventStore, "drop")  # the next one dies too, after it has put the files in place
     with pytest.raises(Death):
         events.begin()

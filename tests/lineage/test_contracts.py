@@ -55,6 +55,21 @@ def test_a_mart_is_made_of_the_columns_that_its_contract_says(mart: str) -> None
     assert list(declared) == re.findall(r"^\s+(\w+) \w", body, re.MULTILINE)
 
 
+@pytest.mark.parametrize("mart", MARTS)
+def test_every_table_that_a_mart_reads_is_named_by_its_columns_and_no_other(mart: str) -> None:
+    """So the edges between data sets can be had of the columns: a job reads and writes many of them."""
+    read = {table.name for table in select_of(mart).find_all(exp.Table)} & set(MODELS)
+    subject = next(name for name in SUBJECTS if mart in load_subject(name).marts)
+    (shown,) = (
+        dataset
+        for dataset in lineage.show(load_subject(subject), STORES).outputs
+        if dataset.place == STORES.shown(mart)
+    )
+    told = as_openlineage(lineage.Hop(outputs=(shown,))).outputs[0].facets["columnLineage"]
+    named = {origin.name for column in told.fields.values() for origin in column.inputFields}
+    assert named == {f"dwh.{model}" for model in read}
+
+
 STORES = lineage.Stores("s3://lake", "postgres://p:5432", "dwh_db", "clickhouse://c:8123", "dwh")
 
 

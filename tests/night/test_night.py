@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -99,10 +100,10 @@ def clickhouse(query: str) -> str:
         return answer.read().decode().strip()
 
 
-def night(dag: str, date: str) -> subprocess.CompletedProcess[str]:
+def night(dag: str, date: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs a DAG as a user would: `airflow dags test`."""
     return subprocess.run(
-        ["scripts/airflow", "dags", "test", dag, date],
+        ["scripts/airflow", "dags", "test", dag, date, *options],
         capture_output=True,
         text=True,
         check=False,
@@ -182,19 +183,41 @@ def test_bad_data_stops_the_night_before_anything_is_published(
     before = content(warehouse)
     marks = warehouse.execute("SELECT * FROM etl.watermark ORDER BY source, table_name").fetchall()
     victim = stores["orders"].value("SELECT MIN(id) FROM orders")
-    was = stores["orders"].value(f"SELECT currency FROM orders WHERE id = '{victim}'")
-    stores["orders"].run("UPDATE orders SET currency = 'x1' WHERE id = %s", victim)
+    was = stores["orders"].value(f"SELECT ordered_at FROM orders WHERE id = '{victim}'")
+    stores["orders"].run("UPDATE orders SET ordered_at = '9999-12-31 23:59:59' WHERE id = %s", victim)
     try:
         done = night("techmarket_nightly", "2026-01-03")
     finally:
-        stores["orders"].run("UPDATE orders SET currency = %s WHERE id = %s", was, victim)
+        stores["orders"].run("UPDATE orders SET ordered_at = %s WHERE id = %s", was, victim)
     output = done.stdout + done.stderr
     assert "DagRun failed" in output, output[-6000:]
-    assert re.search(r"orders\.orders in run techmarket-\S+: .*currency", output), output[-6000:]
+    assert re.search(r"orders\.orders in run techmarket-\S+: .*ordered_at", output), output[-6000:]
     assert content(warehouse) == before
     assert warehouse.execute("SELECT * FROM etl.watermark ORDER BY source, table_name").fetchall() == marks
     newest = "SELECT status FROM etl.run WHERE subject = 'techmarket' ORDER BY started_at DESC LIMIT 1"
     assert ask(warehouse, newest) == "failed"
+    # Why is kept where people look, and what was taken is in the ledger all the same.
+    failure = ask(warehouse, newest.replace("status FROM", "failure FROM"))
+    assert {name: failure[name] for name in ("task", "table", "rule", "count", "sample")} == {
+        "task": "check",
+        "table": "orders.orders",
+        "rule": "expect_column_values_to_be_between(ordered_at)",
+        "count": 1,
+        "sample": [f"id {victim}"],
+    }
+    run_id = ask(warehouse, newest.replace("status FROM", "run_id FROM"))
+    assert warehouse.execute(
+        "SELECT DISTINCT hop, closed FROM etl.ledger WHERE run_id = %s", (run_id,)
+    ).fetchall() == [("source=raw", True)]
+    printed = subprocess.run(
+        [sys.executable, "-m", "tallyhouse.ledger", "print", "--run", run_id],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    ).stdout
+    assert printed.startswith(f"{run_id}: failed\nfailed in   check"), printed
+    assert victim in printed
 
 
 def test_the_night_after_takes_up_all_that_changed(
@@ -212,6 +235,15 @@ def test_a_night_with_nothing_new_changes_nothing(
     assert_succeeds(night("techmarket_nightly", "2026-01-05"))
     assert content(warehouse) == before
     assert_same(stores, warehouse)
+
+
+def test_a_misspelt_parameter_is_no_ordinary_run(warehouse: psycopg.Connection) -> None:
+    before = ask(warehouse, "SELECT count(*) FROM etl.run")
+    done = night("pancake_nightly", "2026-01-02", "--conf", '{"full_refesh": true, "tabels": ["x"]}')
+    output = done.stdout + done.stderr
+    assert "DagRun failed" in output, output[-6000:]
+    assert "no parameter 'full_refesh' (full_refresh?), 'tabels' (tables?)" in output, output[-6000:]
+    assert ask(warehouse, "SELECT count(*) FROM etl.run") == before
 
 
 def test_pancakes_arrive_too(warehouse: psycopg.Connection) -> None:

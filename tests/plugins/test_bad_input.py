@@ -35,8 +35,9 @@ def connection(monkeypatch: pytest.MonkeyPatch, conn_id: str, **values: Any) -> 
 @pytest.fixture
 def context() -> dict[str, Any]:
     return {
-        "ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None),
-        "dag": SimpleNamespace(dag_id="test"),
+        "ti": SimpleNamespace(try_number=1, task_id="t", xcom_push=lambda **_: None),
+        "dag": SimpleNamespace(dag_id="test", params={}),
+        "dag_run": SimpleNamespace(conf={}, dag_id="test", run_id="manual__test"),
         "run_id": "manual__test",
         "logical_date": None,
     }

@@ -17,7 +17,10 @@ from tallyhouse.settings import Settings
 
 pytestmark = pytest.mark.integration
 
-CONTEXT: Any = {"dag": SimpleNamespace(dag_id="test")}
+CONTEXT: Any = {
+    "dag": SimpleNamespace(dag_id="test", params={}),
+    "dag_run": SimpleNamespace(conf={}, dag_id="test", run_id="manual__test"),
+}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +27,10 @@ from services.pipeline_info.settings import Settings
 from tests.services.pipeline_info.conftest import Postgres, free_port
 
 MIGRATIONS = Path(__file__).parents[2] / "sql" / "dwh" / "migrations"
+CONTEXT: Any = {
+    "dag": SimpleNamespace(params={}),
+    "dag_run": SimpleNamespace(conf={}, dag_id="monitor_pipelines", run_id="manual__1"),
+}
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -100,7 +105,7 @@ def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psy
     address = {"conn_type": "postgres", "host": "127.0.0.1", "port": server.port, "login": "postgres"}
     monkeypatch.setenv("AIRFLOW_CONN_PLAYED_DWH", json.dumps(address | {"password": "x", "schema": database}))
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for name in ("0001_etl", "0005_position"):
+        for name in ("0001_etl", "0005_position", "0006_promised_tables", "0007_failure"):
             connection.execute((MIGRATIONS / f"{name}.sql").read_bytes())
         yield connection
 
@@ -148,14 +153,14 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     service.stop()
 
 
-def monitor() -> int:
+def monitor() -> dict[str, int]:
     # Connections of their own names: the stack's file of connections comes before the environment.
     return AirflowToPipelineInfoOperator(
         task_id="post_runs",
         pipeline_info_conn_id="played_info",
         airflow_conn_id="played_airflow",
         dwh_conn_id="played_dwh",
-    ).execute({})
+    ).execute(CONTEXT)
 
 
 def test_every_run_is_posted_once_and_days_of_outage_are_caught_up(
@@ -166,10 +171,10 @@ def test_every_run_is_posted_once_and_days_of_outage_are_caught_up(
         monitor()
     airflow.finish(3 * 144)
     service.start()
-    assert monitor() == 437
+    assert monitor() == {"posted": 437, "refused": 0}
     assert service.store.count_pipeline_info(RunFilter()) == 437
     airflow.finish(1)
-    assert monitor() == 1  # the newest are read again, and known
+    assert monitor() == {"posted": 1, "refused": 0}  # the newest are read again, and known
     assert service.store.count_pipeline_info(RunFilter()) == 438
 
     # Killed between the post and the move of the position.
@@ -208,10 +213,10 @@ def test_a_run_that_is_cleared_meanwhile_hides_no_other(
 
     airflow.before_page = clear
     service.start()
-    assert monitor() == 250
+    assert monitor() == {"posted": 250, "refused": 0}
     assert pages == 3
     airflow.runs.append(cleared | {"end_date": "2026-02-01T00:00:00+00:00"})  # and it ran again
-    assert monitor() == 1
+    assert monitor() == {"posted": 1, "refused": 0}
     assert service.store.count_pipeline_info(RunFilter()) == 251
 
 
@@ -231,7 +236,7 @@ def test_a_run_brings_links_to_where_its_end_is_told(
         for name, state, end in zip(names, states, ends, strict=True)
     ]
     service.start()
-    assert monitor() == 1
+    assert monitor() == {"posted": 1, "refused": 0}
     (stored,) = service.store.get_pipeline_info(RunFilter(), limit=2)
     page = "dags/techmarket_nightly/runs/scheduled__0/tasks/extract.orders"
     assert stored.run().extra["links"] == {"log of extract.orders": f"http://airflow.example/a/{page}"}
@@ -249,10 +254,11 @@ def test_a_run_brings_its_ledger(
         "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, parts)"
         " VALUES ('techmarket-1', 'techmarket', 'orders.orders', 'source=raw', 'rows', 9, 9, NULL),"
         " ('techmarket-1', 'techmarket', 'orders.orders', 'raw=accepted', 'rows', 9, 9,"
-        ' \'{"accepted": "8", "superseded": "1"}\')'
+        ' \'{"accepted": "8", "superseded": "1"}\'),'
+        " ('techmarket-1', 'techmarket', 'mart_revenue_daily', 'model=mart', 'rows', 9, 9, NULL)"
     )
     service.start()
-    assert monitor() == 1
+    assert monitor() == {"posted": 1, "refused": 0}
     (stored,) = service.store.get_pipeline_info(RunFilter(), limit=2)
     run = stored.run()
     assert (run.rowcount, run.pipeline_type, run.extra["dag_run_id"]) == (9, "etl", "scheduled__0")
@@ -260,19 +266,127 @@ def test_a_run_brings_its_ledger(
     assert [(line.hop, int(line.left), line.closed) for line in lines] == [
         ("source=raw", 9, True),
         ("raw=accepted", 9, True),
+        ("model=mart", 9, True),
     ]
     assert lines[1].parts == {"accepted": 8, "superseded": 1}
 
 
-def test_a_refused_run_is_named_and_the_position_stays(
+def refused_runs(warehouse: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    return warehouse.execute("SELECT dag_id, dag_run_id, status FROM etl.refused_run ORDER BY 2").fetchall()
+
+
+def test_a_refused_run_is_set_aside_and_the_later_ones_are_posted(
     warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
 ) -> None:
-    airflow.finish(2)
+    airflow.finish(4)
     airflow.runs[1]["start_date"] = "2026-01-09T00:00:00+00:00"  # after its end
     service.start()
-    with pytest.raises(AirflowException, match="refused techmarket_nightly scheduled__1"):
-        monitor()
-    assert warehouse.execute("SELECT count(*) FROM etl.position").fetchone() == (0,)
+    assert monitor() == {"posted": 3, "refused": 1}
+    assert refused_runs(warehouse) == [("techmarket_nightly", "scheduled__1", 422)]
+    (reason,) = warehouse.execute("SELECT reason FROM etl.refused_run").fetchone() or ()
+    assert "elapsed_seconds" in reason
+    (position,) = warehouse.execute("SELECT at FROM etl.position").fetchone() or ()
+    assert position == datetime.fromisoformat(airflow.runs[3]["end_date"])
+    airflow.finish(2)
+    assert monitor() == {"posted": 2, "refused": 0}, "it is not tried for ever"
+    # Once it is right and read again, nothing is set aside any more.
     airflow.runs[1]["start_date"] = airflow.runs[1]["logical_date"]
-    assert monitor() == 1  # the other was stored with it
-    assert service.store.count_pipeline_info(RunFilter()) == 2
+    warehouse.execute("DELETE FROM etl.position")
+    assert monitor() == {"posted": 1, "refused": 0}
+    assert refused_runs(warehouse) == []
+    assert service.store.count_pipeline_info(RunFilter()) == 6
+
+
+def test_ids_of_every_kind_that_airflow_permits_are_posted_once(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
+) -> None:
+    airflow.finish(5)
+    airflow.runs[0]["dag_run_id"] = "r" * 240
+    airflow.runs[1] |= {"dag_run_id": "r" * 250, "dag_id": "d" * 250}
+    airflow.runs[2]["dag_id"] = "млинці_щоночі"
+    airflow.runs[3] |= {"dag_id": "é" * 250, "dag_run_id": "r\n"}
+    service.start()
+    assert monitor() == {"posted": 5, "refused": 0}
+    assert monitor() == {"posted": 0, "refused": 0}
+    stored = service.store.get_pipeline_info(RunFilter(), limit=9)
+    assert {(one.run().pipeline_name, one.run().extra["dag_run_id"]) for one in stored} == {
+        (run["dag_id"], run["dag_run_id"]) for run in airflow.runs
+    }
+
+
+class Refusing:
+    """A service that answers every post of more than `most` runs, or of a certain run, with a status."""
+
+    def __init__(self, status: int, bad: str) -> None:
+        self.posts: list[int] = []
+        played = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                items = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["items"]
+                played.posts.append(len(items))
+                refuses = any(item["run"]["extra"]["dag_run_id"] == bad for item in items)
+                body = {
+                    "items": [{"index": n, "result": "created", "status": 201} for n in range(len(items))]
+                }
+                self.send_response(status if refuses else 200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"detail": "too large"} if refuses else body).encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_a_batch_that_is_refused_whole_is_halved_down_to_the_run(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow.finish(40)
+    service = Refusing(413, "scheduled__7")
+    address = {"conn_type": "http", "host": "127.0.0.1", "port": service.server.server_port}
+    monkeypatch.setenv("AIRFLOW_CONN_PLAYED_INFO", json.dumps(address))
+    assert monitor() == {"posted": 39, "refused": 1}
+    assert refused_runs(warehouse) == [("techmarket_nightly", "scheduled__7", 413)]
+    assert len(service.posts) < 15
+    service.server.shutdown()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+def test_what_is_not_about_a_run_sets_none_aside_and_the_position_stays(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    airflow.finish(3)
+    service = Refusing(status, "scheduled__1")
+    address = {"conn_type": "http", "host": "127.0.0.1", "port": service.server.server_port}
+    monkeypatch.setenv("AIRFLOW_CONN_PLAYED_INFO", json.dumps(address))
+    with pytest.raises(AirflowException, match=f"refused 3 runs with {status}"):
+        monitor()
+    assert refused_runs(warehouse) == []
+    assert warehouse.execute("SELECT count(*) FROM etl.position").fetchone() == (0,)
+    service.server.shutdown()
+
+
+def test_a_failed_run_brings_why_it_failed(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service
+) -> None:
+    airflow.finish(1)
+    failure = {
+        "task": "check",
+        "table": "orders.orders",
+        "rule": "expect_column_values_to_be_in_set(status)",
+        "count": 1,
+        "sample": ["id 7"],
+        "message": "orders.orders in run techmarket-1: failed",
+        "remedy": "Fix the source and run again.",
+    }
+    warehouse.execute(
+        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status, failure) VALUES"
+        " ('techmarket-1', 'techmarket', 'techmarket_nightly', 'scheduled__0', 'failed', %s)",
+        (json.dumps(failure),),
+    )
+    service.start()
+    monitor()
+    (stored,) = service.store.get_pipeline_info(RunFilter(), limit=2)
+    assert stored.run().extra["failure"] == failure

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.integration
 PAYMENTS = load_source("payments")
 METHODS = PAYMENTS.table("payment_methods")
 SUBJECT = SubjectContract("shop", (replace(PAYMENTS, tables=(METHODS,)),), models=(), marts=())
+WHY = TallyhouseError("a task failed", where="run", remedy="See its log").failure(None)
 T0 = datetime(2026, 1, 2, 2, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -177,7 +178,7 @@ def test_a_run_left_open_by_a_death_is_taken_over_and_cannot_publish(shop: Shop)
 def test_a_failed_run_is_taken_up_again_by_clearing_its_task(shop: Shop) -> None:
     run_id = shop.run([(1, "card")])
     with shop.connect() as connection:
-        assert close_run(connection, run_id, "a task failed") == "failed"
+        assert close_run(connection, run_id, WHY) == "failed"
     shop.publish(run_id)
     assert shop.ask("SELECT status FROM etl.run") == [("published",)]
 
@@ -185,7 +186,7 @@ def test_a_failed_run_is_taken_up_again_by_clearing_its_task(shop: Shop) -> None
 def test_closing_tells_what_became_of_the_run(shop: Shop) -> None:
     closing: Callable[[str], str]
     with shop.connect() as connection:
-        closing = lambda run_id: close_run(connection, run_id, "why")  # noqa: E731
+        closing = lambda run_id: close_run(connection, run_id, WHY)  # noqa: E731
         first, second = shop.run([(1, "card")]), None
         shop.publish(first)
         second = shop.run([])

@@ -31,6 +31,27 @@ def text(lake: Lake, key: str) -> str:
     return Path(lake.path(key)).read_text("utf-8")
 
 
+def assert_rows_are_named(lake: Lake, bad: str, found: dict[str, Any], rows: dict[str, Any]) -> None:
+    """By their keys: in the report, on the run's first page, and on the page of the rule."""
+    keys = {
+        (table, one["column"]): one["rows"]
+        for table, suite in found["suites"].items()
+        for one in suite["failed"]
+    }
+    assert keys["orders.customers", "email"] == [f"id {rows['customers'][0]['id']}"]
+    assert keys["orders.orders", "status"] == [f"id {rows['orders'][0]['id']}"]
+    assert len(keys["auth.roles", "id, updated_at"]) == 2
+    (item,) = keys["orders.order_items", "line_total = quantity * unit_price - discount"]
+    assert item.startswith(f"id {rows['order_items'][0]['id']}, quantity ")
+    index = text(lake, f"data-docs/techmarket/{bad}/index.html")
+    assert f"id {rows['customers'][0]['id']}" in index
+    for table, key in (("orders/customers", "customers"), ("orders/orders", "orders")):
+        (page,) = (
+            k for k in lake.keys(f"data-docs/techmarket/{bad}/validations/{table}") if k[-5:] == ".html"
+        )
+        assert rows[key][0]["id"] in text(lake, page), "the page of the rule names the row"
+
+
 def test_a_subject(lake: Lake, spark: SparkSession) -> None:
     """One run of every suite that passes, one that fails in every way there is."""
     rows = techmarket(30)
@@ -76,6 +97,7 @@ def test_a_subject(lake: Lake, spark: SparkSession) -> None:
     assert f"id {rows['order_items'][0]['id']}" in sample
     email = failed["orders.customers", "expect_column_values_to_match_regex", "email"]
     assert email == (1, "(personal data)")
+    assert_rows_are_named(lake, bad, found, rows)
     assert failed["catalog.products", "expect_column_values_to_not_be_null", "name"][0] == 1
     pair = "settled_at, attempted_at"
     assert failed["payments.payments", "expect_column_pair_values_a_to_be_greater_than_b", pair][0] == 1
@@ -100,8 +122,19 @@ def test_a_rule_of_the_other_subject(lake: Lake, spark: SparkSession) -> None:
     rows = pancakes(5)
     rows["pancakes"][0]["fluffiness_level"] = 11
     write_subject(lake, "pancake", run_id, rows)
-    with pytest.raises(TallyhouseError, match=r"between\(fluffiness_level\) failed in 1 rows, such as 11\."):
+    bad = rows["pancakes"][0]["id"]
+    said = rf"between\(fluffiness_level\) failed in 1 rows, such as 11 \(id {bad}\)\."
+    with pytest.raises(TallyhouseError, match=said) as raised:
         check("pancake", run_id)
+    assert raised.value.failure("check") == {
+        "task": "check",
+        "table": "pancake.pancakes",
+        "rule": "expect_column_values_to_be_between(fluffiness_level)",
+        "count": 1,
+        "sample": [f"id {bad}"],
+        "message": f"pancake.pancakes in run {run_id}: {raised.value.what}",
+        "remedy": raised.value.remedy,
+    }
 
 
 def test_a_run_without_batches(lake: Lake) -> None:

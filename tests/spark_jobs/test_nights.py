@@ -22,7 +22,7 @@ from tallyhouse.contracts import load_subject
 from tallyhouse.lake import Lake
 from tallyhouse.migrate import migrate_warehouse
 from tallyhouse.publish.postgres import publish
-from tallyhouse.publish.run import open_run
+from tallyhouse.publish.run import new_run_id, open_run, staging_suffix
 from tallyhouse.settings import Settings
 from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_subject
 
@@ -252,15 +252,31 @@ def test_a_bad_value_stops_the_run(house: House) -> None:
 
 
 def test_the_table_of_keys_goes_whatever_happens(house: House, spark: SparkSession) -> None:
-    def left() -> list[tuple[Any, ...]]:
-        return house.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")
+    def left() -> list[str]:
+        return [row[0] for row in house.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")]
 
     warehouse = Warehouse.from_environment()
-    with pytest.raises(RuntimeError, match="killed"), warehouse.keys(spark, "techmarket", "techmarket-1-a"):
-        assert left() == [("keys_techmarket_1_a",)]
+    first, second = (new_run_id("techmarket", FIRST + timedelta(days=day)) for day in (0, 1))
+    with pytest.raises(RuntimeError, match="killed"), warehouse.keys(spark, "techmarket", first):
+        assert left() == [f"key_techmarket_{staging_suffix(first)}"]
         raise RuntimeError("killed")
     assert left() == []
     with house.connect() as connection:
-        connection.execute("CREATE TABLE staging.keys_techmarket_0_f ()")
-    with warehouse.keys(spark, "techmarket", "techmarket-1-b"):
-        assert left() == [("keys_techmarket_1_b",)]
+        connection.execute(f"CREATE TABLE staging.key_techmarket_{staging_suffix(first)} ()")
+    with warehouse.keys(spark, "techmarket", second):
+        assert left() == [f"key_techmarket_{staging_suffix(second)}"]
+
+
+def test_a_pipeline_leaves_the_keys_of_another_whose_name_begins_like_its_own(
+    house: House, spark: SparkSession
+) -> None:
+    warehouse = Warehouse.from_environment()
+    ours, theirs = new_run_id("orders", FIRST), new_run_id("orders_eu", FIRST)
+    longest = "o" + "x" * 38
+    with warehouse.keys(spark, "orders_eu", theirs) as keys:
+        with warehouse.keys(spark, "orders", ours):
+            found = house.ask(f"SELECT count(*) FROM staging.{keys.table}")
+        assert found == [(0,)]
+        with warehouse.keys(spark, longest, new_run_id(longest, FIRST)) as others:
+            assert house.ask(f"SELECT count(*) FROM staging.{others.table}") == [(0,)]
+            assert house.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'staging'") == [(2,)]

@@ -107,7 +107,8 @@ def test_the_error_names_table_column_count_sample_and_remedy(spark: SparkSessio
     message = str(raised.value)
     assert "s.t in run run-1" in message
     assert "2 in v (such as '0000-00-00' of key 1)" in message
-    assert "Mend them in the source" in message
+    assert "Fix them in the source" in message
+    assert raised.value.failure("transform")["sample"] == ["v: '0000-00-00' of key 1"]
     assert "\n" not in message
 
 

@@ -144,7 +144,7 @@ def _mark_published(connection: psycopg.Connection[Any], run_id: str) -> None:
     # Events have nothing to bring into ClickHouse by night: with their files in place they are everywhere.
     connection.execute(
         "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), "
-        "clickhouse_at = clock_timestamp(), message = NULL WHERE run_id = %s",
+        "clickhouse_at = clock_timestamp(), message = NULL, failure = NULL WHERE run_id = %s",
         (run_id,),
     )
 

@@ -41,18 +41,21 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
             "the source has no such table, or the account may not read it",
             where=where,
             remedy="Create it, grant SELECT on it, or take it out of the contract",
+            table=contract.qualified_name,
         )
     if missing := [name for name in contract.column_names if name not in present]:
         raise TallyhouseError(
             f"the source lacks {', '.join(missing)}",
             where=where,
             remedy="Add what is missing to the source, or take it out of the DBML and the contract",
+            table=contract.qualified_name,
         )
     if contract.cursor and present[contract.cursor] == "YES":
         raise TallyhouseError(
             f"its cursor {contract.cursor} may be NULL, and no window would find such a row",
             where=where,
             remedy="Make the column NOT NULL, or set `cursor: null` in the contract to take the table whole",
+            table=contract.qualified_name,
         )
     if unknown := sorted(present.keys() - set(contract.column_names)):
         log.warning("%s: columns %s are not in the contract and are not taken", where, ", ".join(unknown))

@@ -74,6 +74,8 @@ def write_batch(
             where=where,
             remedy="Nothing was committed; check the source's log and clear the task to take it again",
             transient=True,
+            table=contract.qualified_name,
+            rule="source=raw",
         ) from error
     # Counted in the lake, not while writing: the footer is what every later reader will see.
     rows = sum(lake.row_count(part.key) for part in parts)
@@ -83,6 +85,9 @@ def write_batch(
             f"the source counted {stream.statement.rows}, raw holds {rows}",
             where=where,
             remedy="Nothing was committed; clear the task to take it again",
+            table=contract.qualified_name,
+            rule="source=raw rows",
+            count=rows - stream.statement.rows,
         )
     manifest = Manifest(
         run_id=run_id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.lake.store import Lake
@@ -18,6 +19,7 @@ class Outcome:
         message: Why not, in one line; None after success.
         foreseen: Whether the job refused by itself; else something broke that nobody thought of.
         transient: Whether trying again later may help, as with a server that is down.
+        error: What a `TallyhouseError` is made of, where it was one: table, rule, count and sample too.
     """
 
     attempt: str
@@ -25,6 +27,7 @@ class Outcome:
     message: str | None = None
     foreseen: bool = False
     transient: bool = False
+    error: dict[str, Any] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, attempt: str, error: Exception | None) -> Outcome:
@@ -32,7 +35,14 @@ class Outcome:
         if error is None:
             return cls(attempt, success=True)
         if isinstance(error, TallyhouseError):
-            return cls(attempt, success=False, message=str(error), foreseen=True, transient=error.transient)
+            return cls(
+                attempt,
+                success=False,
+                message=str(error),
+                foreseen=True,
+                transient=error.transient,
+                error=error.arguments(),
+            )
         return cls(attempt, success=False, message=f"{type(error).__name__}: {first_line(error)}")
 
     def write(self, lake: Lake, subject: str, run_id: str, job: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tallyhouse.ledger import ROWS, Hop, Line, store
 from tallyhouse.settings import SettingsError, load_settings
@@ -41,9 +43,9 @@ def main() -> int:
             connect_timeout=5,
         ) as connection:
             runs = _runs(connection, arguments.run, arguments.last)
-            unknown = sorted(set(arguments.run or ()) - {run[0] for run in runs})
+            unknown = sorted(set(arguments.run or ()) - {run.run_id for run in runs})
             latest = [row[0] for row in connection.execute(_LATEST).fetchall()]
-            ledgers = {run: store.read(connection, run[0]) for run in runs}
+            ledgers = {run: store.read(connection, run.run_id) for run in runs}
     except (SettingsError, psycopg.OperationalError) as error:
         sys.stderr.write(f"ledger: {str(error).splitlines()[0]}. Is the stack up? `make status`\n")
         return 1
@@ -62,7 +64,23 @@ def main() -> int:
     return _verdict(ledgers)
 
 
-Run = tuple[str, str, str]  # its id, its subject, and how far it came
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run: its id, its subject, how far it came, and why no further."""
+
+    run_id: str
+    subject: str
+    status: str
+    failure: dict[str, Any] | None
+
+
+WIDTH: int | None = None
+"""Columns to print in; None asks the terminal."""
+SECTIONS = (
+    ("source table", (Hop.SOURCE_RAW, Hop.RAW_CURATED, Hop.RAW_ACCEPTED, Hop.ACCEPTED_ODS)),
+    ("model", (Hop.ODS_MODEL, Hop.POSTGRES_CLICKHOUSE, Hop.MODEL_MART)),
+)
+"""A table has the hops of one of them; side by side all of them would not fit a terminal."""
 
 
 _HOW_FAR = (
@@ -75,33 +93,42 @@ _LATEST = "SELECT run_id FROM etl.run ORDER BY started_at DESC LIMIT 5"
 
 def _runs(connection: psycopg.Connection[Any], named: list[str] | None, last: int) -> list[Run]:
     if named:
-        return connection.execute(
-            f"SELECT run_id, subject, {_HOW_FAR} FROM etl.run WHERE run_id = ANY(%s) ORDER BY started_at",
+        rows = connection.execute(
+            f"SELECT run_id, subject, {_HOW_FAR}, failure FROM etl.run "
+            "WHERE run_id = ANY(%s) ORDER BY started_at",
             (named,),
         ).fetchall()
-    return connection.execute(
-        f"SELECT run_id, subject, {_HOW_FAR} FROM (SELECT *, row_number() OVER "
-        "(PARTITION BY subject ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
-        "WHERE newest <= %s ORDER BY started_at",
-        (last,),
-    ).fetchall()
+    else:
+        rows = connection.execute(
+            f"SELECT run_id, subject, {_HOW_FAR}, failure FROM (SELECT *, row_number() OVER "
+            "(PARTITION BY subject ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
+            "WHERE newest <= %s ORDER BY started_at",
+            (last,),
+        ).fetchall()
+    return [Run(*row) for row in rows]
 
 
 def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    for (run_id, _, status), lines in ledgers.items():
-        rows = [line for line in lines if line.measure == ROWS]
-        by_table: dict[str, dict[Hop, Line]] = {}
-        for line in rows:
-            by_table.setdefault(line.table, {})[line.hop] = line
-        hops = [hop for hop in Hop if any(line.hop is hop for line in rows)]
-        table = Table(title=f"{run_id} ({status})", title_justify="left")
-        table.add_column("table")
-        for hop in hops:
-            table.add_column(hop.value, justify="right")
-        for name, its in by_table.items():
-            table.add_row(name, *(_cell(its.get(hop)) for hop in hops))
-        console.print(table)
+    console = Console(width=WIDTH or (None if sys.stdout.isatty() else 120))
+    for run, lines in ledgers.items():
+        console.print(Text(f"{run.run_id}: {run.status}", style="bold"))
+        if run.failure:
+            _print_failure(console, run.failure)
+        for title, all_hops in SECTIONS:
+            rows = [line for line in lines if line.measure == ROWS and line.hop in all_hops]
+            by_table: dict[str, dict[Hop, Line]] = {}
+            for line in rows:
+                by_table.setdefault(line.table, {})[line.hop] = line
+            if not by_table:
+                continue
+            hops = [hop for hop in all_hops if any(line.hop is hop for line in rows)]
+            table = Table()
+            table.add_column(title, no_wrap=True)
+            for hop in hops:
+                table.add_column(hop.value, justify="right")
+            for name, its in by_table.items():
+                table.add_row(name, *(_cell(its.get(hop)) for hop in hops))
+            console.print(table)
         totals = [line for line in lines if line.measure != ROWS]
         if totals:
             held = sum(line.closed for line in totals)
@@ -113,22 +140,47 @@ def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
                 )
 
 
+def _print_failure(console: Console, failure: dict[str, Any]) -> None:
+    """Why a run failed, first of all: what an operator looks for."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="bold red")
+    grid.add_column(overflow="fold")
+    count = failure["count"]
+    for name, value in (
+        ("failed in", failure["task"]),
+        ("table", failure["table"]),
+        ("rule", failure["rule"]),
+        ("rows" if count is None or count >= 0 else "difference", None if count is None else str(count)),
+        ("such as", "\n".join(failure["sample"])),
+        ("why", failure["message"]),
+        ("what to do", failure["remedy"]),
+    ):
+        if value:
+            # Text: a message may hold what Rich takes for markup.
+            grid.add_row(name, Text(str(value)))
+    console.print(grid)
+
+
 def _cell(line: Line | None) -> str:
     if line is None:
         return ""
-    parts = ", ".join(f"{value} {name}" for name, value in line.parts.items() if value)
+    parts = "\n".join(f"{value} {name}" for name, value in line.parts.items() if value)
     if not line.closed:
         return f"[red]{line.left} != {line.right}[/red]"
     return f"{line.left}" + (f"\n[dim]{parts}[/dim]" if len(line.parts) > 1 and parts else "")
 
 
 def _print_json(ledgers: dict[Run, list[Line]]) -> None:
-    for (run_id, subject, status), lines in ledgers.items():
+    for run, lines in ledgers.items():
+        if run.failure:
+            sys.stdout.write(
+                json.dumps({"run_id": run.run_id, "status": run.status, "failure": run.failure}) + "\n"
+            )
         for line in lines:
             content = {
-                "run_id": run_id,
-                "subject": subject,
-                "status": status,
+                "run_id": run.run_id,
+                "subject": run.subject,
+                "status": run.status,
                 "table": line.table,
                 "hop": line.hop,
                 "measure": line.measure,
@@ -144,16 +196,24 @@ def _verdict(ledgers: dict[Run, list[Line]]) -> int:
     lines = [line for its in ledgers.values() for line in its]
     taken = sum(line.left for line in lines if line.hop is Hop.SOURCE_RAW and line.measure == ROWS)
     unexplained = sum((abs(line.difference) for line in lines if line.measure == ROWS), Decimal(0))
-    unfinished = [f"{run_id} is {status}" for run_id, _, status in ledgers if status != "published"]
     broken = [line for line in lines if not line.closed]
-    if broken or unfinished:
-        why = f"; {', '.join(unfinished)}" if unfinished else ""
+    unfinished = "; ".join(_unfinished(run) for run in ledgers if run.status != "published")
+    if broken:
         sys.stdout.write(
-            f"ledger open: {taken} rows, {unexplained} unexplained, {len(broken)} lines do not close{why}\n"
+            f"ledger open: {taken} rows, {unexplained} unexplained, {len(broken)} lines do not close"
+            + (f"; {unfinished}\n" if unfinished else "\n")
         )
+        return 1
+    if unfinished:
+        sys.stdout.write(f"not done: {unfinished}; {taken} rows taken, every line so far closes\n")
         return 1
     sys.stdout.write(f"ledger closed: {taken} rows, 0 unexplained\n")
     return 0
+
+
+def _unfinished(run: Run) -> str:
+    where = ", ".join(filter(None, (run.failure["task"], run.failure["table"]))) if run.failure else ""
+    return f"{run.run_id} is {run.status}" + (f" ({where})" if where else "")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,11 @@ def check_closed(lines: Iterable[Line], run_id: str) -> None:
             f"the ledger does not close: {first.hop} differs by {first.difference} {first.measure}, "
             f"{first.left} against {first.right}{more}",
             where=f"{first.table} in run {run_id}",
-            remedy="Nothing of this run was published further; see `python -m tallyhouse.ledger "
-            f"print --run {run_id}`",
+            remedy=f'Nothing of this run was published further; see `make ledger ARGS="--run {run_id}"`',
+            table=first.table,
+            rule=f"{first.hop} {first.measure}",
+            count=int(first.difference) if first.difference == int(first.difference) else None,
+            sample=[
+                f"{line.table} {line.hop} {line.measure}: {line.left} against {line.right}" for line in broken
+            ],
         )

@@ -42,6 +42,19 @@ def write(connection: psycopg.Connection[Any], run_id: str, subject: str, lines:
         )
 
 
+def write_unless_published(connection: psycopg.Connection[Any], run_id: str, lines: Iterable[Line]) -> None:
+    """Adds lines of a run in a transaction of its own; a published run keeps those that it has.
+
+    The extraction of such a run may be started again, and takes what nobody publishes.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT subject FROM etl.run WHERE run_id = %s AND status <> 'published' FOR UPDATE", (run_id,)
+        ).fetchone()
+        if row is not None:
+            write(connection, run_id, row[0], lines)
+
+
 def read(connection: psycopg.Connection[Any], run_id: str) -> list[Line]:
     """The lines of a run, in the order in which they were written."""
     rows = connection.execute(

@@ -4,32 +4,46 @@ ClickHouse keeps the runs that it shows in its own table `etl_run`. Every publis
 that is missing there is applied, oldest first, so a run that died between the two stores is finished
 by the next one, and a ClickHouse that was emptied is filled again from the lake. Publishes of one
 subject wait for one another.
+
+A run that ClickHouse refuses, or whose increments are gone, is marked in `etl.run` and holds up no other.
+Its increments may no longer be applied once those of a later run are, so what it changed is taken from
+the warehouse: every model is copied as it stands there now.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from psycopg import sql
 
 from tallyhouse.contracts import SubjectContract
-from tallyhouse.errors import TallyhouseError
+from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.to_raw import write_parts
 from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.publish import sql as statements
+from tallyhouse.publish.limits import check_fits, limits_of, outside
+from tallyhouse.publish.run import record_failure
+from tallyhouse.publish.staging import table_schema
 
 log = logging.getLogger(__name__)
 
 ORDINALS = ("line_number", "level")
 """Whole numbers that are no measures and do not end in `_key` or `_id`."""
 NO_CURRENCY = "none"
+COPY_ROWS = 20_000
+TASK = "publish.clickhouse"
+"""The task that this is the work of, in every DAG."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,8 @@ def publish(
     access: LakeAccess,
     subject: SubjectContract,
     run_id: str,
+    *,
+    whole: bool = False,
 ) -> list[Line]:
     """Brings ClickHouse to what the warehouse shows, and proves it.
 
@@ -64,26 +80,37 @@ def publish(
         access: How ClickHouse reaches them.
         subject: What the run carries.
         run_id: The run whose ledger gets the lines.
+        whole: Copy every model from the warehouse, whatever ClickHouse shows.
 
     Returns:
         The lines of the hops from PostgreSQL to ClickHouse, and from its models to its marts.
 
     Raises:
-        TallyhouseError: The run is not published, an increment is gone from the lake, or the ledger does
-            not close.
+        TallyhouseError: The run is not published, the warehouse holds what ClickHouse cannot, or the ledger
+            does not close.
     """
+    where = f"subject {subject.name} in run {run_id}"
     with connect() as connection:
         _lock(connection, subject.name)
-        shown = _shown_runs(client)
         published = _published_runs(connection, subject.name)
         if run_id not in published:
             raise TallyhouseError(
                 "the warehouse does not show this run",
-                where=f"subject {subject.name} in run {run_id}",
+                where=where,
                 remedy="Publish it into PostgreSQL first; clear that task",
             )
-        for missing in (run for run in published if run not in shown):
-            _apply(client, lake, access, subject, missing)
+        shown = _shown_runs(client)
+        # Of two runs, the older one's increments would put its rows in the place of newer ones.
+        last = max((number for number, run in enumerate(published) if run in shown), default=-1)
+        left = [run for run in published[: last + 1] if run not in shown]
+        for missing in published[last + 1 :]:
+            if (refusal := _apply(client, lake, access, subject, missing)) is not None:
+                left.append(missing)
+                log.error("%s", refusal)
+                record_failure(connection, missing, refusal.failure(TASK))
+        not_copied = None
+        if left or whole:
+            not_copied = _copy(connection, client, lake, access, subject, run_id, left)
         for mart in subject.marts:
             _swap_in(
                 client,
@@ -94,10 +121,17 @@ def publish(
         lines += [line for mart in subject.marts for line in _check_mart(client, mart)]
         with connection.transaction():
             store.write(connection, run_id, subject.name, lines)
+        if not_copied is not None:
+            raise not_copied
+        if left or whole:
+            # Says which rows and why, where the ledger would only say how many.
+            with connection.transaction():
+                for model in subject.models:
+                    check_fits(connection, "dwh", model, model=model, run_id=run_id)
         check_closed(lines, run_id)
         with connection.transaction():
             connection.execute(
-                "UPDATE etl.run SET clickhouse_at = clock_timestamp() "
+                "UPDATE etl.run SET clickhouse_at = clock_timestamp(), failure = NULL, message = NULL "
                 "WHERE run_id = ANY(%s) AND clickhouse_at IS NULL",
                 ([run for run in published if run in _shown_runs(client)],),
             )
@@ -125,41 +159,140 @@ def _published_runs(connection: psycopg.Connection[Any], subject: str) -> list[s
     return [row[0] for row in rows]
 
 
-def _apply(client: Client, lake: Lake, access: LakeAccess, subject: SubjectContract, run_id: str) -> None:
-    for model in _increments(lake, subject, run_id):
-        prefix = f"increment/{model}/run={run_id}"
-        columns, key = _columns(client, model)
-        names = ", ".join(f"`{column}`" for column in columns)
-        # In the statement's text, quoted: bound parameters would carry the secret in the URL.
-        url, account, secret = map(
-            format_str,
-            (f"{access.endpoint}/{lake.root}/{prefix}/*.parquet", access.access_key, access.secret_key),
-        )
-        increment = f"s3({url}, {account}, {secret}, 'Parquet')"
-        staging = f"`{model}__staging`"
-        _swap_in(
-            client,
-            model,
-            [
-                f"INSERT INTO {staging} ({names}) SELECT {names} FROM `{model}` "
-                f"WHERE `{key}` NOT IN (SELECT `{key}` FROM {increment})",
-                f"INSERT INTO {staging} ({names}) SELECT {names} FROM {increment}",
-            ],
-        )
-    client.command(
-        "INSERT INTO etl_run (run_id, subject, applied_at) VALUES "
-        f"('{run_id}', '{subject.name}', now64(6, 'UTC'))"
-    )
+def _apply(
+    client: Client, lake: Lake, access: LakeAccess, subject: SubjectContract, run_id: str
+) -> TallyhouseError | None:
+    """Applies a run's increments.
+
+    Returns:
+        Why the run could not be applied; None when it was.
+    """
+    try:
+        for model in _increments(lake, subject, run_id):
+            columns, key = _columns(client, model)
+            names = ", ".join(f"`{column}`" for column in columns)
+            increment = _parquet(lake, access, f"increment/{model}/run={run_id}")
+            staging = f"`{model}__staging`"
+            with _refusals(f"{model} in run {run_id}", model, run_id):
+                _swap_in(
+                    client,
+                    model,
+                    [
+                        f"INSERT INTO {staging} ({names}) SELECT {names} FROM `{model}` "
+                        f"WHERE `{key}` NOT IN (SELECT `{key}` FROM {increment})",
+                        f"INSERT INTO {staging} ({names}) SELECT {names} FROM {increment}",
+                    ],
+                )
+    except TallyhouseError as error:
+        return error
+    _mark_shown(client, subject, [run_id])
     log.info("run %s is in ClickHouse", run_id)
+    return None
+
+
+@contextmanager
+def _refusals(where: str, model: str, run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError:
+        raise  # the server went away
+    except DatabaseError as error:
+        raise TallyhouseError(
+            f"ClickHouse refused its rows ({first_line(error)})",
+            where=where,
+            remedy="Put right what it names; the next run then copies the models from the warehouse, and so "
+            f"does `make repair RUN={run_id}`",
+            table=model,
+            rule="ClickHouse takes the rows",
+        ) from error
+
+
+def _copy(
+    connection: psycopg.Connection[Any],
+    client: Client,
+    lake: Lake,
+    access: LakeAccess,
+    subject: SubjectContract,
+    run_id: str,
+    left: list[str],
+) -> TallyhouseError | None:
+    """Copies every model as the warehouse has it, but for rows that ClickHouse cannot hold.
+
+    Those are missing in the ledger then, by number, until the source is put right.
+
+    Returns:
+        What ClickHouse said of the first model that it refused; that one stays as it was.
+    """
+    refusal = None
+    for model in subject.models:
+        prefix = f"repair/{model}/run={run_id}"
+        for key in lake.keys(prefix):
+            lake.filesystem.delete_file(lake.path(key))
+        with connection.transaction():
+            schema = table_schema(connection, "dwh", model)
+            parts = list(write_parts(_rows(connection, model, schema), lake, prefix, schema))
+        columns, _ = _columns(client, model)
+        names = ", ".join(f"`{column}`" for column in columns)
+        insert = (
+            f"INSERT INTO `{model}__staging` ({names}) SELECT {names} FROM {_parquet(lake, access, prefix)}"
+        )
+        try:
+            with _refusals(f"{model} in run {run_id}", model, run_id):
+                _swap_in(client, model, [insert] if parts else [])
+        except TallyhouseError as error:
+            log.error("%s", error)
+            refusal = refusal or error
+            continue
+        finally:
+            for part in parts:
+                lake.filesystem.delete_file(lake.path(part.key))
+        log.info("%s: %s rows copied from the warehouse", model, sum(part.rows for part in parts))
+    if refusal is None:
+        _mark_shown(client, subject, left)
+    return refusal
+
+
+def _rows(connection: psycopg.Connection[Any], model: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    limits = limits_of(connection, "dwh", model)
+    # CHAR(n) comes padded; as text it does not.
+    names = sql.SQL(", ").join(
+        sql.SQL("t.{}::text" if pa.types.is_string(field.type) else "t.{}").format(sql.Identifier(field.name))
+        for field in schema
+    )
+    with connection.cursor(name=f"copy_{model}") as cursor:
+        cursor.execute(
+            sql.SQL("SELECT {} FROM dwh.{} AS t WHERE NOT {}").format(
+                names, sql.Identifier(model), outside(limits)
+            )
+        )
+        while rows := cursor.fetchmany(COPY_ROWS):
+            columns = zip(*rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _parquet(lake: Lake, access: LakeAccess, prefix: str) -> str:
+    """The table function that reads the Parquet objects below a prefix."""
+    # In the statement's text, quoted: bound parameters would carry the secret in the URL.
+    url, account, secret = map(
+        format_str,
+        (f"{access.endpoint}/{lake.root}/{prefix}/*.parquet", access.access_key, access.secret_key),
+    )
+    return f"s3({url}, {account}, {secret}, 'Parquet')"
+
+
+def _mark_shown(client: Client, subject: SubjectContract, runs: Iterable[str]) -> None:
+    for run_id in runs:
+        client.command(
+            "INSERT INTO etl_run (run_id, subject, applied_at) VALUES "
+            f"({format_str(run_id)}, {format_str(subject.name)}, now64(6, 'UTC'))"
+        )
 
 
 def _increments(lake: Lake, subject: SubjectContract, run_id: str) -> list[str]:
     """The models that a run changed; the lake must still hold every row that the transform reported."""
     where = f"subject {subject.name} in run {run_id}"
-    remedy = (
-        "Bring it back from a backup of the lake. Where there is none, insert the run into ClickHouse's "
-        "etl_run by hand and start a run with full_refresh: it carries every row again"
-    )
+    remedy = "Nothing is lost: the models are copied from the warehouse instead"
     key = f"report/{subject.name}/run={run_id}/transform.json"
     try:
         reported = lake.read_json(key)["models"]

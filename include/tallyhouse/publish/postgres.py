@@ -22,7 +22,8 @@ from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
-from tallyhouse.publish.run import lock_subject, may_publish, promised_tables
+from tallyhouse.publish.limits import check_fits
+from tallyhouse.publish.run import lock_subject, may_publish, promised_tables, staging_suffix
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,8 @@ def publish(
                 store.write(connection, run_id, subject.name, lines)
                 check_closed(lines, run_id)
                 connection.execute(
-                    "UPDATE etl.run SET status = 'published', published_at = clock_timestamp() "
-                    "WHERE run_id = %s",
+                    "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), "
+                    "failure = NULL, message = NULL WHERE run_id = %s",
                     (run_id,),
                 )
         except TallyhouseError:
@@ -131,7 +132,7 @@ def _stage(
     report: dict[str, Any],
     staged: Staged,
 ) -> None:
-    token = run_id.partition("-")[2].replace("-", "").lower()
+    token = staging_suffix(run_id)
     for table in taken:
         keys = _parquet(lake, f"accepted/{table.source}/{table.name}/run={run_id}")
         staged.tables[table.name] = f"ods_{table.name}_{token}"
@@ -148,6 +149,9 @@ def _stage(
         if rows:
             staged.models[model] = f"dwh_{model}_{token}"
             _load(connection, address, lake, "dwh", model, keys, staged.models[model])
+            with connection.transaction():
+                # Before anything is published: ClickHouse would refuse it when PostgreSQL shows it already.
+                check_fits(connection, "staging", staged.models[model], model=model, run_id=run_id)
 
 
 def _load(

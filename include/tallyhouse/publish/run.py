@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,6 +17,19 @@ from tallyhouse.errors import TallyhouseError
 def new_run_id(subject: str, at: datetime) -> str:
     """A name for a run that sorts by time and can stand in a path: `techmarket-20260102T020000-3f2a`."""
     return f"{subject}-{at.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def staging_suffix(run_id: str) -> str:
+    """What of a run's id stands in the names of its tables in `staging`: `20260102t0200003f2a`.
+
+    Its length is fixed, so that a name is known for whose it is: `key_orders_<token>` is not of the
+    pipeline `orders_eu`.
+    """
+    return "".join(run_id.rsplit("-", 2)[-2:]).lower()
+
+
+STAGING_SUFFIX = "[0-9]{8}t[0-9a-f]{10}"
+"""What `staging_suffix` looks like, for PostgreSQL."""
 
 
 def open_run(
@@ -47,12 +61,17 @@ def open_run(
         The run's id.
     """
     run_id = new_run_id(subject, datetime.now(UTC))
+    left = TallyhouseError(
+        f"it was left open and taken over by run {run_id}",
+        where=f"subject {subject}",
+        remedy="Read the log of its last task: it was killed, or the warehouse did not answer at its end",
+    )
     with connection.transaction():
         lock_subject(connection, subject)
         connection.execute(
-            "UPDATE etl.run SET status = 'failed', message = 'left open; taken over by ' || %s "
-            "WHERE subject = %s AND status = 'running'",
-            (run_id, subject),
+            "UPDATE etl.run SET status = 'failed', failure = coalesce(failure, %s::jsonb), "
+            "message = coalesce(message, %s) WHERE subject = %s AND status = 'running'",
+            (json.dumps(left.failure(None)), left.what, subject),
         )
         connection.execute(
             "INSERT INTO etl.run (run_id, subject, tables, dag_id, dag_run_id, logical_date, status, "
@@ -103,19 +122,59 @@ def promised_tables(connection: psycopg.Connection[Any], run_id: str) -> list[st
     return list(row[0]) if row else []
 
 
-def close_run(connection: psycopg.Connection[Any], run_id: str, message: str | None = None) -> str:
+def record_failure(connection: psycopg.Connection[Any], run_id: str, failure: dict[str, Any]) -> bool:
+    """Keeps why a run fails, or why ClickHouse does not show it; the first reason stays.
+
+    Args:
+        connection: To the warehouse.
+        run_id: The run.
+        failure: As `TallyhouseError.failure` gives it; a later try of the same task replaces it.
+
+    Returns:
+        False when the run is not known, shown by every store, or has failed for another reason already.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "UPDATE etl.run SET failure = %(failure)s, message = %(message)s WHERE run_id = %(run)s "
+            "AND (status <> 'published' OR clickhouse_at IS NULL) "
+            "AND (failure IS NULL OR failure ->> 'task' = %(task)s) RETURNING 1",
+            {
+                "failure": json.dumps(failure, ensure_ascii=False),
+                "message": failure["message"],
+                "run": run_id,
+                "task": failure["task"],
+            },
+        ).fetchone()
+    return row is not None
+
+
+def forget_failure(connection: psycopg.Connection[Any], run_id: str, task: str) -> None:
+    """Takes back what an earlier try of a task left, now that the task succeeded."""
+    with connection.transaction():
+        connection.execute(
+            "UPDATE etl.run SET failure = NULL, message = NULL WHERE run_id = %s AND failure ->> 'task' = %s",
+            (run_id, task),
+        )
+
+
+def close_run(connection: psycopg.Connection[Any], run_id: str, failure: dict[str, Any]) -> str:
     """Closes a run as failed unless it was published.
+
+    Args:
+        connection: To the warehouse.
+        run_id: The run.
+        failure: What to keep of a run whose tasks left no reason.
 
     Returns:
         Its status after the call, `published` or `failed`.
     """
     with connection.transaction():
-        row = connection.execute(
-            "UPDATE etl.run SET status = CASE status WHEN 'running' THEN 'failed' ELSE status END, "
-            "message = CASE status WHEN 'running' THEN %s ELSE message END "
-            "WHERE run_id = %s RETURNING status",
-            (message, run_id),
-        ).fetchone()
+        connection.execute(
+            "UPDATE etl.run SET status = 'failed' WHERE run_id = %s AND status = 'running'", (run_id,)
+        )
+        row = connection.execute("SELECT status FROM etl.run WHERE run_id = %s", (run_id,)).fetchone()
+    if row and row[0] == "failed":
+        record_failure(connection, run_id, failure)
     return str(row[0]) if row else "failed"
 
 

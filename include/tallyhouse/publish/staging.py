@@ -10,6 +10,8 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from tallyhouse.publish.run import STAGING_SUFFIX
+
 _TYPES = {
     "smallint": pa.int16(),
     "integer": pa.int32(),
@@ -20,7 +22,7 @@ _TYPES = {
     "timestamp with time zone": pa.timestamp("us", tz="UTC"),
     "text": pa.string(),
 }
-_NUMERIC = re.compile(r"^numeric\((\d+),(\d+)\)$")
+_NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
 
 
 def table_schema(connection: psycopg.Connection[Any], schema: str, table: str) -> pa.Schema:
@@ -44,7 +46,7 @@ def table_schema(connection: psycopg.Connection[Any], schema: str, table: str) -
 
 
 def _arrow_type(where: str, spelled: str) -> pa.DataType:
-    if match := _NUMERIC.match(spelled):
+    if match := _NUMERIC.fullmatch(spelled):
         return pa.decimal128(int(match[1]), int(match[2]))
     if spelled.startswith(("character", "char", "varchar")):
         return pa.string()
@@ -63,7 +65,7 @@ def create(connection: psycopg.Connection[Any], name: str, like_schema: str, lik
     left = connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = 'staging'::regnamespace AND relkind = 'r' "
         "AND relname ~ %s",
-        (f"^{like_schema}_{like_table}_[0-9]{{8}}t[0-9a-f]{{10}}$",),
+        (f"\\A{like_schema}_{like_table}_{STAGING_SUFFIX}\\Z",),
     ).fetchall()
     drop(connection, (row[0] for row in left))
     connection.execute(

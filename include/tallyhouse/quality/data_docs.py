@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
@@ -100,6 +101,17 @@ class Site:
             "../../",
             ["Table", "Rows", "Verdict"],
             rows,
+            [
+                {
+                    "table": name,
+                    "rule": f"{one['expectation']}({one['column']})",
+                    "count": one["unexpected"],
+                    "sample": one["sample"],
+                    "rows": one["rows"],
+                }
+                for name, suite in suites.items()
+                for one in suite["failed"]
+            ],
         )
 
 
@@ -135,11 +147,18 @@ def _run_row(subject: str, run_id: str, report: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _page(title: str, lead: str, root: str, head: list[str], rows: list[dict[str, Any]]) -> str:
+def _page(
+    title: str,
+    lead: str,
+    root: str,
+    head: list[str],
+    rows: list[dict[str, Any]],
+    failed: Sequence[dict[str, Any]] = (),
+) -> str:
     template = jinja2.Template(
         (_FOLDER / "index.html.j2").read_text("utf-8"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return str(template.render(title=title, lead=lead, root=root, head=head, rows=rows))
+    return str(template.render(title=title, lead=lead, root=root, head=head, rows=rows, failed=failed))
 
 
 def _configuration(folder: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from tallyhouse.contracts import TableContract
+from tallyhouse.errors import SAMPLES
 from tallyhouse.quality.suites import columns_of, read_suite
 
 # Read when Great Expectations is imported: it would send usage data otherwise.
@@ -45,12 +46,14 @@ class Failure:
         column: What it is about: a column, several with commas between, or a description.
         unexpected: Rows that break it; None where it is not about rows.
         sample: A value that breaks it; of personal data only that it is there.
+        rows: Some of the rows that break it, by their keys, such as `id 7`; five at most.
     """
 
     expectation: str
     column: str
     unexpected: int | None
     sample: str | None
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,18 @@ class Gate:
         suite = self.context.suites.add(gx.ExpectationSuite(**read_suite(contract)))
         if not rows:
             return SuiteResult(success=True, rows=0)
-        asset = self._source.add_dataframe_asset(name)
+        data = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("batch")
         definition = self.context.validation_definitions.add(
-            gx.ValidationDefinition(
-                name=name, data=asset.add_batch_definition_whole_dataframe("batch"), suite=suite
-            )
+            gx.ValidationDefinition(name=name, data=data, suite=suite)
         )
         try:
             result = definition.run(
                 batch_parameters={"dataframe": batch}, result_format=RESULT_FORMAT, run_id=self._run
             )
-            failed = tuple(_failure(one, batch, contract) for one in result.results if not one.success)
+            failing = [one for one in result.results if not one.success]
+            # Keys are asked for only of what fails: it is one more pass for each expectation.
+            whole = data.get_batch(batch_parameters={"dataframe": batch}) if failing else None
+            failed = tuple(_failure(one, batch, contract, _rows(one, whole, contract)) for one in failing)
         finally:
             batch.unpersist()
         self._hide_personal_data(result, contract)
@@ -129,9 +133,14 @@ class Gate:
     def _hide_personal_data(self, result: ExpectationSuiteValidationResult, contract: TableContract) -> None:
         """Takes personal data out of a result, here and where it was stored for the Data Docs."""
         for one in result.results:
-            if set(_columns(one)) & set(contract.pii):
+            if hidden := set(_columns(one)) & set(contract.pii):
                 for key in ("partial_unexpected_list", "partial_unexpected_counts"):
                     one.result.pop(key, None)
+                if rows := one.result.get("unexpected_index_list"):
+                    # What the page of a rule shows beside the keys of its rows.
+                    for row in rows:
+                        row.update(dict.fromkeys(hidden - set(contract.key), HIDDEN))
+                    one.result["partial_unexpected_counts"] = [{"value": HIDDEN, "count": len(rows)}]
         store = self.context.validation_results_store
         for stored in store.list_keys():
             assert isinstance(stored, ValidationResultIdentifier)  # noqa: S101 - what this store has
@@ -144,7 +153,36 @@ def _columns(result: ExpectationValidationResult) -> list[str]:
     return columns_of({"kwargs": config.kwargs}) if config else []
 
 
-def _failure(result: ExpectationValidationResult, batch: DataFrame, contract: TableContract) -> Failure:
+def _rows(result: ExpectationValidationResult, batch: Any, contract: TableContract) -> tuple[str, ...]:
+    """Some of the rows that break an expectation, by their keys.
+
+    They are put into the result as well, so that its page in the Data Docs names them.
+    """
+    config = result.expectation_config
+    if config is None or _exception(result) or set(contract.key) & set(contract.pii):
+        return ()
+    if "unexpected_count" not in result.result:
+        return ()  # not about single rows
+    again = batch.validate(
+        config.to_domain_obj(),
+        result_format={
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": SAMPLES,
+            "unexpected_index_column_names": list(contract.key),
+        },
+    )
+    rows = again.result.get("partial_unexpected_index_list") or []
+    if rows:
+        result.result["unexpected_index_list"] = [
+            {name: None if value is None else str(value) for name, value in row.items()} for row in rows
+        ]
+        result.result["unexpected_index_column_names"] = list(contract.key)
+    return tuple(", ".join(f"{name} {row[name]}" for name in contract.key) for row in rows)
+
+
+def _failure(
+    result: ExpectationValidationResult, batch: DataFrame, contract: TableContract, rows: tuple[str, ...]
+) -> Failure:
     config = result.expectation_config
     assert config is not None  # noqa: S101 - every result of a suite has it
     if raised := _exception(result):
@@ -156,18 +194,21 @@ def _failure(result: ExpectationValidationResult, batch: DataFrame, contract: Ta
     query = config.kwargs.get("unexpected_rows_query")
     if query is not None:
         # Great Expectations counts what the query finds and keeps none of it in this format.
-        first = batch.sparkSession.sql(query, batch=batch).first()
-        sample = ", ".join(f"{key} {value}" for key, value in first.asDict().items()) if first else None
+        found_rows = batch.sparkSession.sql(query, batch=batch).head(SAMPLES)
+        rows = tuple(", ".join(f"{key} {value}" for key, value in row.asDict().items()) for row in found_rows)
+        sample = rows[0] if rows else None
     elif "observed_value" in found and not values:
         sample = f"observed {found['observed_value']}"
     if sample is not None and tells_of(contract.pii, columns, query):
         sample = HIDDEN
+        rows = rows if query is None else ()
     unexpected = found.get("unexpected_count", found.get("observed_value") if query else None)
     return Failure(
         config.type,
         ", ".join(columns) or str(config.description or query or "table"),
         unexpected if isinstance(unexpected, int) else None,
         sample,
+        rows,
     )
 
 

@@ -1,0 +1,79 @@
+"""Keeps in `etl.run` why a task of a run failed, beside handing the error to Airflow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from hooks.failures import SERVER_ERRORS, one_line_errors
+from hooks.postgres import CheckedPostgresHook
+from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.publish.run import forget_failure, record_failure
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+class TaskOfARun(Protocol):
+    """What an operator of a run has."""
+
+    run_id: str
+    dwh_conn_id: str
+
+
+@contextmanager
+def kept_errors(operator: TaskOfARun, context: Context, where: str) -> Iterator[None]:
+    """Wraps the body of `execute` of a task of a run.
+
+    Whatever ends it is kept in `etl.run`, from where the ledger's command, the run's page and the
+    dashboards show it; a try that succeeds takes back what an earlier one left.
+
+    Args:
+        operator: The task's operator.
+        context: Airflow's, of this try.
+        where: As for `one_line_errors`.
+
+    Raises:
+        AirflowException: As `one_line_errors` raises it.
+    """
+    task = context["ti"].task_id
+    with one_line_errors(where):
+        try:
+            yield
+        except TallyhouseError as error:
+            _keep(operator, where, error.failure(task))
+            raise
+        except Exception as error:
+            lost = isinstance(error, SERVER_ERRORS)
+            what = f"{type(error).__name__}: {first_line(error)}"
+            _keep(
+                operator,
+                where,
+                TallyhouseError(
+                    f"a server failed ({what})" if lost else f"not foreseen: {what}",
+                    where=where,
+                    remedy="See `make status`, then clear the task"
+                    if lost
+                    else f"Read the log of the task {task}",
+                ).failure(task),
+            )
+            raise
+    if context["ti"].try_number > 1:
+        try:
+            with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect(where) as connection:
+                forget_failure(connection, operator.run_id, task)
+        except (TallyhouseError, *SERVER_ERRORS) as error:
+            log.warning("etl.run keeps what an earlier try left: %s", first_line(error))
+
+
+def _keep(operator: TaskOfARun, where: str, failure: dict[str, object]) -> None:
+    try:
+        with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect(where) as connection:
+            record_failure(connection, operator.run_id, failure)
+    except (TallyhouseError, *SERVER_ERRORS) as error:
+        # The first error counts, and it is raised on.
+        log.warning("etl.run does not know why this failed: %s", first_line(error))
