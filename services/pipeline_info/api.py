@@ -1,6 +1,8 @@
 """The routes that speak JSON."""
 
 import hashlib
+from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -13,19 +15,27 @@ from services.common import problems, security
 from services.common.problems import Problem
 from services.common.security import Gate, Principal
 from services.common.strict import StrictRoute
-from services.pipeline_info import export
+from services.pipeline_info import export, flow
 from services.pipeline_info.models import PipelineInfo, PipelineRun, PipelineSummary, RunConditions, RunFilter
 from services.pipeline_info.repository import (
+    FEW,
     BadCursorError,
     Cursor,
     NewRun,
     Outcome,
     PipelineInfoRepository,
     Result,
+    StoredRun,
 )
 from services.pipeline_info.settings import Settings
 
 MAX_BULK = 5000
+MAX_EXTRA = 256 * 1024
+"""Bytes of JSON that `extra` of a run may have."""
+PAGE_BYTES = 32 * 1024 * 1024
+"""After so many bytes of runs a page ends, however many were asked for."""
+_FEW = 20
+_MOST_PIPELINES = 1000  # what a search finds; Oracle's lists have no more
 _KEY_PATTERN = r"^[\x21-\x7e]+$"
 _ACCESS = problems.responses(401, 403, 429, 503)
 _LOCATION = {"Location": {"description": "The run's own address", "schema": {"type": "string"}}}
@@ -45,9 +55,16 @@ class PageQuery(RunConditions):
 
 
 class ExportQuery(RunConditions):
-    """Which runs, and in which form."""
+    """Which runs, and in which form.
+
+    Attributes:
+        search: Only pipelines whose name contains this, in any case.
+        raw: CSV: texts as they are, also those that a spreadsheet would take for a formula.
+    """
 
     format: export.Format
+    search: Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] = ""
+    raw: bool = False
 
 
 class RunPage(BaseModel):
@@ -144,10 +161,22 @@ def conditional(request: Request, body: bytes, media_type: str = "application/js
     return Response(body, media_type=media_type, headers=headers)
 
 
-def filter_of(query: RunConditions, principal: Principal) -> RunFilter:
+def filter_of(
+    query: RunConditions, principal: Principal, only_pipelines: tuple[str, ...] | None = None
+) -> RunFilter:
     """What a query asks for, within what the asker may see."""
     conditions = {name: getattr(query, name) for name in RunConditions.model_fields}
-    return RunFilter.model_construct(**conditions, only_environments=principal.environments)
+    return RunFilter.model_construct(
+        **conditions, only_environments=principal.environments, only_pipelines=only_pipelines
+    )
+
+
+def named_like(word: str, summaries: Sequence[PipelineSummary]) -> tuple[str, ...] | None:
+    """The pipelines whose name contains a word, in any case; None, for all, when there is no word."""
+    if not word:
+        return None
+    names = {item.pipeline_name for item in summaries if item.pipeline_name}
+    return tuple(sorted(name for name in names if word.lower() in name.lower()))[:_MOST_PIPELINES]
 
 
 def visible(items: list[PipelineSummary], principal: Principal) -> list[PipelineSummary]:
@@ -156,7 +185,10 @@ def visible(items: list[PipelineSummary], principal: Principal) -> list[Pipeline
 
 
 class Rules:
-    """What a run has to keep beyond the model: the configured words, and the asker's environments."""
+    """What a run has to keep when it comes in, beyond the model, which what is stored keeps as well.
+
+    These are the configured words, the size of `extra`, and numbers of the ledger that pages can work with.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = (
@@ -165,8 +197,11 @@ class Rules:
         )
 
     def errors(self, record: PipelineInfo) -> list[dict[str, str]]:
-        """Words that are none of those configured."""
-        found = []
+        """What is wrong with a run, as where and what."""
+        found = [{"where": where, "what": what} for where, what in islice(flow.too_large(record.extra), _FEW)]
+        if (size := len(orjson.dumps(record.extra))) > MAX_EXTRA:
+            what = f"it has {size} bytes as JSON: send at most {MAX_EXTRA}, and link to the rest"
+            found.append({"where": "extra", "what": what})
         for field, allowed in self._allowed:
             value = getattr(record, field)
             if value is not None and allowed and value not in allowed:
@@ -177,6 +212,31 @@ class Rules:
         """Refuse a run with 422."""
         if errors := self.errors(record):
             raise Problem(422, f"{errors[0]['where']}: {errors[0]['what']}", code="invalid", errors=errors)
+
+
+def page_of(
+    repository: PipelineInfoRepository,
+    wanted: RunFilter,
+    *,
+    limit: int,
+    offset: int = 0,
+    after: Cursor | None = None,
+) -> tuple[list[StoredRun], bool]:
+    """At most `limit` runs, fewer when they are large; and whether more follow."""
+    runs: list[StoredRun] = []
+    size = 0
+    while True:
+        # One more than is shown tells whether more follow.
+        asked = min(limit + 1 - len(runs), min(max(FEW, len(runs)), 5 * FEW) + 1)
+        found = repository.get_pipeline_info(wanted, limit=asked, offset=0 if runs else offset, after=after)
+        for place, run in enumerate(found):
+            if len(runs) == limit or (runs and size + len(run.doc) > PAGE_BYTES):
+                return runs, True
+            runs.append(run)
+            size += len(run.doc)
+            after = run.cursor() if place == len(found) - 1 else after
+        if len(found) < asked:
+            return runs, False
 
 
 def _link(place: str) -> dict[str, Any]:
@@ -239,7 +299,8 @@ def routes(  # noqa: PLR0915 - one function a route
         """The runs that match every given filter, newest first: a page of them, or all.
 
         Pages by `cursor` (from `next_cursor`) cost the same however deep they are and never repeat or miss
-        a run; `offset` is there for old clients. `all_data` streams every run.
+        a run; `offset` is there for old clients. `all_data` streams every run. A page of runs with much in
+        `extra` may end before `limit`: there are more as long as there is a `next_cursor`.
         """
         wanted = filter_of(query, principal)
         if query.all_data:
@@ -251,8 +312,7 @@ def routes(  # noqa: PLR0915 - one function a route
             after = Cursor.decode(query.cursor) if query.cursor is not None else None
         except BadCursorError as error:
             raise Problem(400, str(error), code="bad_cursor") from error
-        runs = repository.get_pipeline_info(wanted, limit=query.limit + 1, offset=query.offset, after=after)
-        more, runs = len(runs) > query.limit, runs[: query.limit]
+        runs, more = page_of(repository, wanted, limit=query.limit, offset=query.offset, after=after)
         total: int | None = None
         if after is None:
             # The page's own end tells the total, if it is there; to count is what costs.
@@ -311,12 +371,14 @@ def routes(  # noqa: PLR0915 - one function a route
         """Store a run.
 
         With an `Idempotency-Key`, the same run posted again is not stored again: the answer is 200 and the
-        run as it was stored. The key with another body is refused with 409.
+        run as it was stored. The key with another body is refused with 409. Keys are each principal's own.
         """
         rules.check(record)
         if not principal.may_use(record.environment):
             raise Problem(403, f"{principal.name} may not add runs of environment {record.environment}")
-        outcome = repository.insert_pipeline_info(record, idempotency_key=idempotency_key)
+        outcome = repository.insert_pipeline_info(
+            record, idempotency_key=idempotency_key, principal=principal
+        )
         inserted.labels(outcome.result.value).inc()
         if outcome.result == Result.CONFLICT:
             raise Problem(
@@ -358,7 +420,9 @@ def routes(  # noqa: PLR0915 - one function a route
         are stored. An item's `idempotency_key` means what the header means for a single run.
         """
         results, good = _judge(body.items, rules, principal)
-        outcomes = repository.insert_many([NewRun(item.run, item.idempotency_key) for _, item in good])
+        outcomes = repository.insert_many(
+            [NewRun(item.run, item.idempotency_key, principal) for _, item in good]
+        )
         for (index, _), outcome in zip(good, outcomes, strict=True):
             conflict = outcome.result == Result.CONFLICT
             results[index] = BulkResult(
@@ -395,9 +459,16 @@ def routes(  # noqa: PLR0915 - one function a route
         },
     )
     def download(query: Annotated[ExportQuery, Query()], principal: Reader) -> StreamingResponse:
-        """Every run that matches, as a file, streamed in constant memory."""
-        batches = export.started(repository.iter_pipeline_info(filter_of(query, principal)))
-        content = export.rows(batches) if query.format == export.Format.CSV else export.lines(batches)
+        """Every run that matches, as a file, streamed in constant memory.
+
+        In CSV a text that a spreadsheet would take for a formula has an apostrophe before it, unless `raw`.
+        """
+        found = None
+        if query.search:
+            found = named_like(query.search, visible(repository.get_pipelines_summary(), principal))
+        batches = export.started(repository.iter_pipeline_info(filter_of(query, principal, found)))
+        csv = query.format == export.Format.CSV
+        content = export.rows(batches, raw=query.raw) if csv else export.lines(batches)
         return StreamingResponse(
             content,
             media_type=export.MEDIA_TYPES[query.format],

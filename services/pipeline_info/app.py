@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
@@ -15,11 +15,12 @@ from services.common import docs, guard, problems, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import PoolCollector
 from services.common.observe import Metrics, configure_logging, tracer
+from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
 from services.common.security import Gate, Principal
 from services.pipeline_info import api, lineage, pages
 from services.pipeline_info.guarded import GuardedRepository
-from services.pipeline_info.repository import PipelineInfoRepository, Result
+from services.pipeline_info.repository import PipelineInfoRepository, Result, StoreRefusedError
 from services.pipeline_info.settings import Settings
 from services.pipeline_info.stores import open_lineage, open_store
 
@@ -80,12 +81,20 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.state.lineage = graph
     web.install(app, settings, metrics, tracing)
     guard.install(app)
     docs.install(app)
 
+    async def on_refused(request: Request, error: Exception) -> Response:
+        problem = Problem(422, f"{error}: make it shorter", code="not_storable")
+        request.state.error_code = problem.code
+        return problem.response()
+
+    app.add_exception_handler(StoreRefusedError, on_refused)
+
     app.include_router(api.routes(store, settings, gate, inserted))
-    app.include_router(lineage.routes(graph, gate))
+    app.include_router(lineage.routes(graph, settings, gate))
     app.include_router(pages.routes(store, graph, settings, gate))
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
 

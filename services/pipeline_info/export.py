@@ -27,6 +27,11 @@ MEDIA_TYPES = {Format.CSV: "text/csv; charset=utf-8; header=present", Format.JSO
 FIELDS = ("id", *(name for name in PipelineRun.model_fields if name != "id"))
 
 
+# What a spreadsheet takes for the beginning of a formula, also in its wide form, and what it passes over.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_BLANK = " \t\r\n\v\f\u00a0\ufeff"
+
+
 def started(batches: Batches) -> Batches:
     """The same batches, the first one fetched now.
 
@@ -42,8 +47,20 @@ def lines(batches: Batches) -> Iterator[bytes]:
         yield b"".join(run.doc + b"\n" for run in batch)
 
 
-def rows(batches: Batches) -> Iterator[bytes]:
-    """CSV as RFC 4180 has it, with a header; null is empty, `extra` is JSON text."""
+def cell(value: object) -> object:
+    """A value for a cell that no spreadsheet takes for a formula: a text that begins like one is quoted."""
+    if isinstance(value, str) and value.lstrip(_BLANK).startswith(_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def rows(batches: Batches, *, raw: bool = False) -> Iterator[bytes]:
+    """CSV as RFC 4180 has it, with a header; null is empty, `extra` is JSON text.
+
+    Args:
+        batches: The runs.
+        raw: Whether texts stay as they are, also those that a spreadsheet would take for a formula.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(FIELDS)
@@ -51,7 +68,7 @@ def rows(batches: Batches) -> Iterator[bytes]:
         for run in batch:
             fields = orjson.loads(run.doc)
             fields["extra"] = orjson.dumps(fields["extra"]).decode()
-            writer.writerow([fields[name] for name in FIELDS])
+            writer.writerow([fields[name] if raw else cell(fields[name]) for name in FIELDS])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()

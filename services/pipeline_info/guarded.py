@@ -12,7 +12,14 @@ from services.common.guard import Guard
 from services.common.observe import Metrics
 from services.common.resilience import Breaker
 from services.pipeline_info.models import PipelineSummary, RunFilter
-from services.pipeline_info.repository import Cursor, Landed, Pending, PipelineInfoRepository, StoredRun
+from services.pipeline_info.repository import (
+    Cursor,
+    Landed,
+    Pending,
+    PipelineInfoRepository,
+    RunRow,
+    StoredRun,
+)
 
 
 class GuardedRepository(PipelineInfoRepository):
@@ -56,6 +63,10 @@ class GuardedRepository(PipelineInfoRepository):
             "read", lambda: self.inner.get_pipeline_info(wanted, limit=limit, offset=offset, after=after)
         )
 
+    def list_runs(self, wanted: RunFilter, *, limit: int, after: Cursor | None = None) -> list[RunRow]:
+        """See the contract."""
+        return self._call("list", lambda: self.inner.list_runs(wanted, limit=limit, after=after))
+
     def count_pipeline_info(self, wanted: RunFilter, *, bound: int | None = None) -> int:
         """See the contract."""
         return self._call("count", lambda: self.inner.count_pipeline_info(wanted, bound=bound))
@@ -71,6 +82,9 @@ class GuardedRepository(PipelineInfoRepository):
     def get_run(self, run_id: str) -> StoredRun | None:
         """See the contract."""
         return self._call("read_one", lambda: self.inner.get_run(run_id))
+
+    def _owners_of(self, keys: Sequence[str]) -> dict[str, Landed]:
+        return self._call("keys", lambda: self.inner._owners_of(keys))
 
     def _insert(self, pending: Sequence[Pending]) -> list[Landed]:
         landed = self._call("insert", lambda: self.inner._insert(pending))

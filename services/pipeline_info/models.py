@@ -26,12 +26,15 @@ from pydantic import (
 _TIME = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})?$"
 _TIME_RE = re.compile(_TIME, re.ASCII)
 # Wide enough for any run there is, narrow enough that no backend's calendar or partition ends.
-_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
-_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 _MAX_OFFSET = timedelta(hours=14)
 # Exact in every language that reads JSON, and a sum of thousands of them is still a BIGINT.
 _MAX_COUNT = 10**15
 _MAX_DEPTH = 32
+# What JSON readers keep exactly: an integer outside is a rounded one to the next program that reads it.
+_LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1
+_FAILURE_SHORT = 200
 
 
 def _is_time(value: object) -> object:
@@ -56,20 +59,35 @@ def _no_nul(value: str) -> str:
     return value
 
 
-def _storable[T](value: T, depth: int = 0) -> T:
-    """Refuse in an open object what not every backend could give back unchanged."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")
+def storable[T](value: T, most: int = _MAX_DEPTH, depth: int = 0) -> T:
+    """Refuse in an open value what not every backend could give back unchanged.
+
+    Args:
+        value: Any JSON value.
+        most: How deep it may be nested.
+        depth: How deep it stands.
+
+    Raises:
+        ValueError: It is nested too deep, has a NUL character, or an integer of more than 64 bits.
+    """
+    if depth > most:
+        raise ValueError(f"nested deeper than {most} levels")
     if isinstance(value, str):
         _no_nul(value)
     elif isinstance(value, dict):
         for key, inner in value.items():
             _no_nul(key)
-            _storable(inner, depth + 1)
+            storable(inner, most, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            _storable(inner, depth + 1)
+            storable(inner, most, depth + 1)
+    elif isinstance(value, int) and not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
+        raise ValueError("an integer of more than 64 bits is not kept exactly: send it as text")
     return value
+
+
+def _open(value: dict[str, Any]) -> dict[str, Any]:
+    return storable(value)
 
 
 Time = Annotated[
@@ -84,7 +102,13 @@ Word = Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT_PATTERN)]
 FilePath = Annotated[str, Field(min_length=1, max_length=2048, pattern=_TEXT_PATTERN)]
 Count = Annotated[StrictInt, Field(ge=0, le=_MAX_COUNT)]
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False, strict=True)]
-Open = Annotated[dict[str, Any], AfterValidator(_storable)]
+Open = Annotated[dict[str, Any], AfterValidator(_open)]
+
+
+def state_of(extra: dict[str, Any]) -> str | None:
+    """The state that a run says of itself in its `extra`."""
+    state = extra.get("state")
+    return state if isinstance(state, str) and 0 < len(state) <= 64 else None
 
 
 def human(seconds: float) -> str:
@@ -116,8 +140,8 @@ def _agree(
             raise ValueError(f"{which}_local and {which}_utc do not agree: {local} is not {utc}")
         # A plain offset, so that every backend gives back the same text.
         local = local.replace(tzinfo=timezone(local.utcoffset() or timedelta()))
-    if utc is not None and not _EARLIEST <= utc < _LATEST:
-        raise ValueError(f"{which}_utc is {utc}: give a time from {_EARLIEST.year} to {_LATEST.year - 1}")
+    if utc is not None and not EARLIEST <= utc < LATEST:
+        raise ValueError(f"{which}_utc is {utc}: give a time from {EARLIEST.year} to {LATEST.year - 1}")
     return local, utc
 
 
@@ -210,8 +234,16 @@ class PipelineRun(PipelineInfo):
     @property
     def state(self) -> str | None:
         """The run's state, when who posted it said one."""
-        state = self.extra.get("state")
-        return state if isinstance(state, str) and 0 < len(state) <= 64 else None
+        return state_of(self.extra)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run failed, in a short text for lists, when who posted it said so."""
+        failure = self.extra.get("failure")
+        message = failure.get("message") if isinstance(failure, dict) else None
+        if not isinstance(message, str) or not (text := " ".join(message.split())):
+            return None
+        return text if len(text) <= _FAILURE_SHORT else f"{text[: _FAILURE_SHORT - 1]}…"
 
     def document(self) -> bytes:
         """The run as JSON: what is stored, and what is answered."""

@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -17,16 +19,20 @@ from services.common import security
 from services.common.problems import Problem
 from services.common.security import Gate, Principal
 from services.pipeline_info import flow
-from services.pipeline_info.api import visible
-from services.pipeline_info.lineage import LineageStore, drawn, explore, label
-from services.pipeline_info.models import PipelineSummary, RunConditions, RunFilter
-from services.pipeline_info.repository import BadCursorError, Cursor, PipelineInfoRepository, StoredRun
+from services.pipeline_info.api import filter_of, named_like, visible
+from services.pipeline_info.lineage import LineageStore, Seen, drawn, explore, label, search, seen_by
+from services.pipeline_info.models import PipelineSummary, RunConditions, RunFilter, state_of
+from services.pipeline_info.repository import BadCursorError, Cursor, PipelineInfoRepository, RunRow
 from services.pipeline_info.settings import Settings
 from services.pipeline_info.summary import Signature
 
 PAGE = 50
+NAMES = 500  # of nodes that the search box offers
+MOST_NODE = 2048  # characters of what is searched for
 WINDOW = 400  # runs in the timeline, and what the trends are drawn from
 TREND = 24
+SAMPLE = 5  # rows that a failure shows
+MOST_EXTRA = 64 * 1024  # characters of `extra` that a page shows
 FIELDS = ("q", "pipeline_name", "environment", "pipeline_type", "state", "from", "to")
 # What is not from here is not loaded and not run.
 HEADERS = {
@@ -43,6 +49,11 @@ HEADERS = {
 def number(value: float | None) -> str:
     """A number for people: thin spaces between thousands."""
     return "" if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def exact(value: Decimal) -> str:
+    """A number of a ledger to its last digit, without an exponent."""
+    return f"{value:f}"
 
 
 def seconds(value: float | None) -> str:
@@ -84,13 +95,43 @@ def spark(values: Sequence[float]) -> str:
     return " ".join(f"{place * step:.1f},{22 - value / top * 20:.1f}" for place, value in enumerate(values))
 
 
-def _signature(fields: dict[str, Any]) -> Signature:
-    return (
-        fields["pipeline_name"],
-        fields["script_name"],
-        fields["pipeline_type"],
-        fields["environment"],
+def _signature(one: RunRow | PipelineSummary) -> Signature:
+    return one.pipeline_name, one.script_name, one.pipeline_type, one.environment
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run failed, as it said itself in `extra.failure`: cut to what a page can show."""
+
+    message: str
+    facts: tuple[tuple[str, str], ...]
+    sample: tuple[str, ...]
+    remedy: str
+
+
+def failure_of(extra: dict[str, Any]) -> Failure | None:
+    """Why a run failed, if it says so; what is of another form is left out, because `extra` is anybody's."""
+    told = extra.get("failure")
+    if not isinstance(told, dict):
+        return None
+    count = told.get("count")
+    facts = [(name.capitalize(), _text(told.get(name), 300)) for name in ("task", "table", "rule")]
+    if isinstance(count, int) and not isinstance(count, bool):
+        facts.append(("Rows", number(count)))
+    sample = told.get("sample")
+    found = Failure(
+        message=_text(told.get("message"), 2000),
+        facts=tuple((name, value) for name, value in facts if value),
+        sample=tuple(_text(one, 300) for one in (sample if isinstance(sample, list) else [])[:SAMPLE]),
+        remedy=_text(told.get("remedy"), 2000),
     )
+    return found if found.message or found.facts else None
+
+
+def _text(value: object, most: int) -> str:
+    if not isinstance(value, str):
+        return ""
+    return value if len(value) <= most else f"{value[:most]}…"
 
 
 class _Query:
@@ -116,22 +157,16 @@ class _Query:
 
     def filter(self, principal: Principal, summaries: Sequence[PipelineSummary]) -> RunFilter:
         """The conditions, with the pipelines that the search found."""
-        fields = {name: getattr(self.conditions, name) for name in RunConditions.model_fields}
-        found = None
-        if word := self.values["q"].lower():
-            names = {item.pipeline_name for item in summaries if item.pipeline_name}
-            found = tuple(sorted(name for name in names if word in name.lower()))[:200]
-        return RunFilter.model_construct(
-            **fields, only_environments=principal.environments, only_pipelines=found
-        )
+        return filter_of(self.conditions, principal, named_like(self.values["q"], summaries))
 
     def matches(self, item: PipelineSummary) -> bool:
-        """Whether a summary is of a pipeline that is asked for."""
+        """Whether a summary is of a pipeline that is asked for; its state is that of its last run."""
         wanted = self.conditions
         equal = all(
             getattr(wanted, name) in {None, getattr(item, name)}
             for name in ("pipeline_name", "environment", "pipeline_type")
         )
+        equal = equal and wanted.state in {None, item.last_state}
         return equal and self.values["q"].lower() in (item.pipeline_name or "").lower()
 
     def url(self, path: str = "/", **changes: str) -> str:
@@ -139,34 +174,36 @@ class _Query:
         fields = {name: value for name, value in (self.values | changes).items() if value}
         return path + ("?" + urlencode(fields) if fields else "")
 
+    def export_url(self) -> str:
+        """The address of the same runs as CSV."""
+        fields = self.conditions.model_dump(mode="json", exclude_none=True)
+        if self.values["q"]:
+            fields["search"] = self.values["q"]
+        return "/download/pipeline_info?" + urlencode({"format": "csv", **fields})
+
 
 def _midnight(text: str) -> datetime:
     day = date.fromisoformat(text)
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _rows(runs: Sequence[StoredRun]) -> list[dict[str, Any]]:
-    return [orjson.loads(run.doc) for run in runs]
-
-
-def _timeline(rows: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    """What the chart draws: start, end (both in ms), pipeline, state, id, rows."""
-    bars = []
+def _timeline(rows: Sequence[RunRow]) -> list[list[Any]]:
+    """What the chart draws: start, end (both in ms), pipeline, state, its tone, id, rows, why it failed."""
+    bars: list[list[Any]] = []
     for row in rows:
-        start = datetime.fromisoformat(row["start_utc"]).timestamp() * 1000
-        end = start + (row["elapsed_seconds"] or 0) * 1000
-        state = str(row["extra"].get("state") or "")
-        name = row["pipeline_name"] or "(no name)"
-        bars.append([start, end, name, state, tone(state), row["id"], row["rowcount"]])
+        start = row.start_utc.timestamp() * 1000
+        end = start + (row.elapsed_seconds or 0) * 1000
+        state, name = row.state or "", row.pipeline_name or "(no name)"
+        bars.append([start, end, name, state, tone(state), row.id, row.rowcount, row.failure])
     return bars
 
 
-def _trends(rows: Sequence[dict[str, Any]]) -> dict[Signature, str]:
+def _trends(rows: Sequence[RunRow]) -> dict[Signature, str]:
     values: dict[Signature, list[float]] = defaultdict(list)
     for row in rows:
         kept = values[_signature(row)]
-        if len(kept) < TREND and row["elapsed_seconds"] is not None:
-            kept.append(row["elapsed_seconds"])
+        if len(kept) < TREND and row.elapsed_seconds is not None:
+            kept.append(row.elapsed_seconds)
     return {key: spark(kept[::-1]) for key, kept in values.items() if len(kept) > 1}
 
 
@@ -187,7 +224,7 @@ def _links(row: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
     return found
 
 
-def routes(
+def routes(  # noqa: PLR0915 - one function a route
     repository: PipelineInfoRepository, lineage: LineageStore, settings: Settings, gate: Gate
 ) -> APIRouter:
     """The pages over a store."""
@@ -198,7 +235,13 @@ def routes(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"number": number, "seconds": seconds, "moment": moment, "tone": tone}
+    templates.filters |= {
+        "number": number,
+        "exact": exact,
+        "seconds": seconds,
+        "moment": moment,
+        "tone": tone,
+    }
     Reader = Annotated[Principal, Depends(gate.require(security.READ, browser=True))]
 
     def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -211,8 +254,7 @@ def routes(
         query = _Query(request)
         summaries = visible(repository.get_pipelines_summary(), principal)
         wanted = query.filter(principal, summaries)
-        found = repository.get_pipeline_info(wanted, limit=WINDOW)
-        rows = _rows(found)
+        rows = repository.list_runs(wanted, limit=WINDOW)
         total = repository.count_pipeline_info(wanted, bound=settings.total_bound + 1)
         shown = sorted(
             (item for item in summaries if query.matches(item)),
@@ -225,10 +267,11 @@ def routes(
             summaries=shown[:100],
             hidden=max(0, len(shown) - 100),
             trends=_trends(rows),
-            signature=lambda item: _signature(item.model_dump()),
+            signature=_signature,
             bars=_timeline(rows),
             rows=rows[:PAGE],
-            more=_more(query, found[:PAGE], has_more=len(found) > PAGE),
+            more=_more(query, rows[:PAGE], has_more=len(rows) > PAGE),
+            export_url=query.export_url(),
             total=min(total, settings.total_bound),
             total_is_exact=total <= settings.total_bound,
             names=sorted({item.pipeline_name for item in summaries if item.pipeline_name}),
@@ -246,9 +289,9 @@ def routes(
         except BadCursorError as error:
             raise Problem(400, str(error), code="bad_cursor") from error
         wanted = query.filter(principal, visible(repository.get_pipelines_summary(), principal))
-        found = repository.get_pipeline_info(wanted, limit=PAGE + 1, after=after)
+        found = repository.list_runs(wanted, limit=PAGE + 1, after=after)
         more = _more(query, found[:PAGE], has_more=len(found) > PAGE)
-        return page("rows.html", rows=_rows(found[:PAGE]), more=more, query=query)
+        return page("rows.html", rows=found[:PAGE], more=more, query=query)
 
     @router.get("/run/{run_id}")
     def run(run_id: str, request: Request, principal: Reader) -> Response:
@@ -260,42 +303,73 @@ def routes(
         lines = flow.lines_of(row["extra"])
         table = request.query_params.get("table") or None
         picture = flow.flow(lines, table)
-        rest = {name: value for name, value in row["extra"].items() if name not in {"ledger", "links"}}
+        failure = failure_of(row["extra"])
+        shown = {"ledger", "links", *(["failure"] if failure else [])}
+        rest = {name: value for name, value in row["extra"].items() if name not in shown}
+        extra = orjson.dumps(rest, option=orjson.OPT_INDENT_2).decode() if rest else ""
         return page(
             "run.html",
             query=_Query(request),
             run=row,
+            state=state_of(row["extra"]),
+            failure=failure,
             links=_links(row, settings),
+            not_shown=flow.not_shown(row["extra"], lines),
             lines=[line for line in lines if table in {None, line.table}],
             tables=sorted({line.table for line in lines}),
             table=table,
             broken=sum(not line.closed for line in lines),
             picture={"nodes": picture.nodes, "links": picture.links},
-            extra=orjson.dumps(rest, option=orjson.OPT_INDENT_2).decode() if rest else "",
+            notes=picture.notes,
+            extra=extra[:MOST_EXTRA],
+            extra_cut=len(extra) > MOST_EXTRA,
         )
 
     @router.get("/lineage")
-    def graph(request: Request, principal: Reader, node: str = "") -> Response:
-        """The graph of data sets and jobs, or the part around one of them."""
-        node = node.strip().replace("\x00", "")
-        found = explore(lineage, node or None, depth=20)
-        everything = found if not node else explore(lineage, None, depth=1)
+    def graph(request: Request, principal: Reader, node: str = "", retired: str = "") -> Response:
+        """The graph of data sets and jobs, the part around one of them, or those that a text is found in."""
+        asked = node = node.strip().replace("\x00", "")[:MOST_NODE]
+        seen = seen_by(principal, settings, retired=bool(retired))
+        found = explore(lineage, node or None, 20, seen)
+        matches = []
         if node and not found.edges:
             found.nodes.clear()
+            matches = search(lineage, node, seen)
+            if len(matches) == 1:
+                node, matches = matches[0].node, []
+                found = explore(lineage, node, 20, seen)
+        columns = lineage.columns_of(node, seen) if node.startswith("dataset:") else []
+        # Told only when it would be seen: how many more there are among what is retired.
+        everything = Seen(principal.environments)
+        hidden = 0 if retired else _count(lineage, asked, everything) - _count(lineage, asked, seen)
         return page(
             "lineage.html",
             query=_Query(request),
+            asked=asked,
             node=node,
-            names=sorted(everything.nodes),
+            matches=matches,
+            names=sorted(one.node for one in lineage.find([], NAMES, seen)),
             picture=drawn(found),
-            columns=lineage.columns_of(node)[:500] if node.startswith("dataset:") else [],
+            columns=columns[:500],
+            columns_cut=max(0, len(columns) - 500),
             label=label,
-            node_url=lambda name: "/lineage?" + urlencode({"node": name}),
+            retired=bool(retired),
+            hidden=hidden,
+            days=settings.lineage_days,
+            node_url=lambda name: _lineage_url(name, retired),
         )
 
     return router
 
 
-def _more(query: _Query, shown: Sequence[StoredRun], *, has_more: bool) -> str | None:
+def _count(lineage: LineageStore, text: str, seen: Seen) -> int:
+    return len(lineage.find(text.lower().split(), NAMES, seen))
+
+
+def _lineage_url(node: str, retired: str) -> str:
+    return "/lineage?" + urlencode({"node": node} | ({"retired": "1"} if retired else {}))
+
+
+def _more(query: _Query, shown: Sequence[RunRow], *, has_more: bool) -> str | None:
     """The address of the rows after those shown."""
     return query.url("/rows", cursor=shown[-1].cursor().encode()) if has_more and shown else None

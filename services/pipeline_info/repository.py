@@ -6,7 +6,7 @@ import base64
 import binascii
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +14,11 @@ from enum import StrEnum
 import orjson
 
 from services.common.resilience import UnavailableError
+from services.common.security import ANYBODY, Principal
 from services.pipeline_info.models import PipelineInfo, PipelineRun, PipelineSummary, RunFilter
+
+FEW = 100
+"""How many documents are fetched at once when nothing is known of their size."""
 
 
 class StoreUnavailableError(UnavailableError):
@@ -22,6 +26,10 @@ class StoreUnavailableError(UnavailableError):
 
     What was being written may be stored or not: repeating the same insert settles it.
     """
+
+
+class StoreRefusedError(Exception):
+    """The store is there and cannot hold what it was given: trying again does not help."""
 
 
 class BadCursorError(ValueError):
@@ -74,6 +82,28 @@ class StoredRun:
         return Cursor(self.start_utc, self.id)
 
 
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as lists show it: what stands in columns, without its document."""
+
+    id: str
+    start_utc: datetime
+    end_utc: datetime | None
+    pipeline_name: str | None
+    script_name: str | None
+    pipeline_type: str | None
+    environment: str | None
+    date_code: str | None
+    state: str | None
+    elapsed_seconds: float | None
+    rowcount: int | None
+    failure: str | None
+
+    def cursor(self) -> Cursor:
+        """The place just after this run."""
+        return Cursor(self.start_utc, self.id)
+
+
 def new_id(start_utc: datetime) -> str:
     """An id for a new run: its start, so that a store finds its partition, and a random part.
 
@@ -95,10 +125,18 @@ def start_of_id(run_id: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to insert. It has its id from the start, so that repeating the insert stores it once."""
+    """A run to insert. It has its id from the start, so that repeating the insert stores it once.
+
+    Attributes:
+        record: The run.
+        key: The idempotency key that it was sent with.
+        principal: Whose key it is.
+        id: The run's id; made when it is left out.
+    """
 
     record: PipelineInfo
     key: str | None = None
+    principal: Principal = ANYBODY
     id: str = field(default="")
 
     def __post_init__(self) -> None:
@@ -106,15 +144,33 @@ class NewRun:
             assert self.record.start_utc is not None  # noqa: S101 - the validator saw to it
             object.__setattr__(self, "id", new_id(self.record.start_utc))
 
+    @property
+    def stored_key(self) -> str | None:
+        """The key as it is stored: the principal's own.
+
+        The blank tells it from a key as clients send it. Those were stored as they came before keys
+        belonged to a principal.
+        """
+        return None if self.key is None else f"of {self.principal.owned(self.key)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A run ready to be written: at most one of a batch has a given key."""
+    """A run ready to be written: at most one of a batch has a given key.
+
+    Attributes:
+        run: The run.
+        doc: The run as it is stored.
+        key: Its idempotency key as it is stored.
+        fingerprint: The digest of its content.
+        sent_key: The key as the client sent it, under which an older version may have stored the run.
+    """
 
     run: PipelineRun
     doc: bytes
     key: str | None
     fingerprint: str
+    sent_key: str | None = None
 
     def stored(self) -> StoredRun:
         """What the store gives back when it has written it."""
@@ -162,6 +218,10 @@ class PipelineInfoRepository(ABC):
         """At most `limit` runs that match, newest first, leaving out `offset` of them, from a cursor on."""
 
     @abstractmethod
+    def list_runs(self, wanted: RunFilter, *, limit: int, after: Cursor | None = None) -> list[RunRow]:
+        """As `get_pipeline_info`, without the documents: what a list costs does not depend on them."""
+
+    @abstractmethod
     def count_pipeline_info(self, wanted: RunFilter, *, bound: int | None = None) -> int:
         """How many runs match; with `bound`, the counting stops there."""
 
@@ -174,6 +234,10 @@ class PipelineInfoRepository(ABC):
         """One run by its id."""
 
     @abstractmethod
+    def _owners_of(self, keys: Sequence[str]) -> dict[str, Landed]:
+        """The runs that stored keys belong to, by key."""
+
+    @abstractmethod
     def _insert(self, pending: Sequence[Pending]) -> list[Landed]:
         """Write what is not there yet, by key or by id; say for each what is there now."""
 
@@ -181,9 +245,11 @@ class PipelineInfoRepository(ABC):
     def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store answers."""
 
-    def insert_pipeline_info(self, record: PipelineInfo, *, idempotency_key: str | None = None) -> Outcome:
-        """Store a run."""
-        return self.insert_many([NewRun(record, idempotency_key)])[0]
+    def insert_pipeline_info(
+        self, record: PipelineInfo, *, idempotency_key: str | None = None, principal: Principal = ANYBODY
+    ) -> Outcome:
+        """Store a run; the key is one of the principal's own."""
+        return self.insert_many([NewRun(record, idempotency_key, principal)])[0]
 
     def insert_many(self, new: Sequence[NewRun]) -> list[Outcome]:
         """Store runs, by one transaction; an outcome for each, in order."""
@@ -191,8 +257,24 @@ class PipelineInfoRepository(ABC):
         unique: dict[str, Pending] = {}
         for candidate in candidates:
             unique.setdefault(_identity(candidate), candidate)
-        landed = dict(zip(unique, self._insert(list(unique.values())), strict=True))
+        landed = self._known_of_old(unique)
+        rest = {name: item for name, item in unique.items() if name not in landed}
+        landed |= zip(rest, self._insert(list(rest.values())), strict=True)
         return [_outcome(item, unique[_identity(item)], landed[_identity(item)]) for item in candidates]
+
+    def _known_of_old(self, unique: Mapping[str, Pending]) -> dict[str, Landed]:
+        """What was stored under a key before keys belonged to a principal, where it is the same run.
+
+        So a client that repeats its insert across the upgrade stores it once. Nobody knows whose such a key
+        was, so with another run it blocks nobody.
+        """
+        keys = {item.sent_key: name for name, item in unique.items() if item.sent_key is not None}
+        found = self._owners_of(list(keys)) if keys else {}
+        return {
+            keys[key]: owner
+            for key, owner in found.items()
+            if owner.fingerprint == unique[keys[key]].fingerprint
+        }
 
     def iter_pipeline_info(self, wanted: RunFilter, *, batch: int = 1000) -> Iterator[list[StoredRun]]:
         """Every run that matches, in batches, newest first, in constant memory.
@@ -201,11 +283,14 @@ class PipelineInfoRepository(ABC):
         inserted meanwhile; between two batches nothing is held in the store.
         """
         after: Cursor | None = None
-        while found := self.get_pipeline_info(wanted, limit=batch, after=after):
+        size = min(batch, FEW)
+        while found := self.get_pipeline_info(wanted, limit=size, after=after):
             yield found
-            if len(found) < batch:
+            if len(found) < size:
                 return
             after = found[-1].cursor()
+            # Runs with much in `extra` come few at once.
+            size = batch if sum(len(run.doc) for run in found) < FEW * 16 * 1024 else min(batch, FEW)
 
     def corrupt_records(self) -> int:
         """How many stored records could not be read and were skipped."""
@@ -222,7 +307,7 @@ class PipelineInfoRepository(ABC):
 
 def _pending(item: NewRun) -> Pending:
     run = PipelineRun.model_construct(id=item.id, **dict(item.record))
-    return Pending(run, run.document(), item.key, item.record.fingerprint())
+    return Pending(run, run.document(), item.stored_key, item.record.fingerprint(), item.key)
 
 
 def _identity(item: Pending) -> str:

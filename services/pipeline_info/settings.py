@@ -31,6 +31,7 @@ class Settings(ServiceSettings):
         environments: Allowed values of `environment`, likewise.
         total_bound: Totals are counted up to here and said to be more beyond.
         summary_seconds: How old a summary may be.
+        lineage_days: Lineage that nobody reported for so many days is hidden.
         airflow_url: Where the pages link to for a run of Airflow's, when the run brings no link itself.
     """
 
@@ -57,6 +58,7 @@ class Settings(ServiceSettings):
     environments: Words = ("dev", "test", "staging", "prod")
     total_bound: Annotated[int, Field(ge=1)] = 1000
     summary_seconds: Annotated[float, Field(ge=0)] = 2
+    lineage_days: Annotated[int, Field(ge=1, le=36_500)] = 30
     airflow_url: str = ""
 
     @field_validator("pipeline_types", "environments", mode="before")

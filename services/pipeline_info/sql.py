@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 from services.pipeline_info.models import PipelineRun, RunFilter
-from services.pipeline_info.repository import Cursor
+from services.pipeline_info.repository import Cursor, RunRow, StoreRefusedError, StoreUnavailableError
 
 # The parts of a run that queries filter, sort and sum by. The run itself is its document.
 COLUMNS = (
@@ -22,8 +25,36 @@ COLUMNS = (
     "state",
     "elapsed_seconds",
     "rowcount",
+    "failure",
 )
 EQUAL = ("pipeline_name", "script_name", "pipeline_type", "environment", "date_code", "state")
+
+
+# SQLite's codes of a file that is locked, broken, full, or cannot be reached; and of what it cannot hold.
+_SQLITE_AWAY = {
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM),
+    *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB),
+}
+_SQLITE_REFUSED = {sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+
+
+def sqlite_told_apart(error: Exception, file: Path) -> Exception:
+    """What an error of SQLite, or of its file, means for whoever asked: by its code, not by its class.
+
+    Returns:
+        A `StoreUnavailableError`, a `StoreRefusedError`, or the error itself, which is a fault of ours.
+    """
+    if isinstance(error, OSError):
+        return StoreUnavailableError(f"cannot use {file}: {error.strerror}")
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return error
+    if code & 0xFF in _SQLITE_AWAY:
+        return StoreUnavailableError(f"{file}: {error}")
+    if code & 0xFF in _SQLITE_REFUSED:
+        return StoreRefusedError(f"{file} cannot hold this: {error}")
+    return error
 
 
 def values(run: PipelineRun, time: Callable[[datetime], object]) -> tuple[object, ...]:
@@ -40,7 +71,14 @@ def values(run: PipelineRun, time: Callable[[datetime], object]) -> tuple[object
         run.state,
         run.elapsed_seconds,
         run.rowcount,
+        run.failure,
     )
+
+
+def run_row(row: Sequence[Any], time: Callable[[Any], datetime]) -> RunRow:
+    """A run from the values of `COLUMNS`."""
+    run_id, start, end, *rest = row
+    return RunRow(run_id, time(start), None if end is None else time(end), *rest)
 
 
 @dataclass

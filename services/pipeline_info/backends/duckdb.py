@@ -6,7 +6,7 @@ One process may hold the file. What was committed is in DuckDB's write-ahead log
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,12 @@ from services.pipeline_info.repository import (
     Landed,
     Pending,
     PipelineInfoRepository,
+    RunRow,
     StoredRun,
+    StoreRefusedError,
     StoreUnavailableError,
 )
-from services.pipeline_info.sql import COLUMNS, Where, values
+from services.pipeline_info.sql import COLUMNS, Where, run_row, values
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
@@ -31,11 +33,12 @@ CREATE TABLE IF NOT EXISTS run (
   script_name VARCHAR, pipeline_type VARCHAR, environment VARCHAR, date_code VARCHAR, state VARCHAR,
   elapsed_seconds DOUBLE, rowcount BIGINT, doc VARCHAR NOT NULL
 );
+ALTER TABLE run ADD COLUMN IF NOT EXISTS failure VARCHAR;
 CREATE TABLE IF NOT EXISTS idempotency_key (
   key VARCHAR PRIMARY KEY, fingerprint VARCHAR NOT NULL, run_id VARCHAR NOT NULL
 );
 """
-_TYPES = ("varchar", "timestamp", "timestamp", *["varchar"] * 6, "double", "bigint", "varchar")
+_TYPES = ("varchar", "timestamp", "timestamp", *["varchar"] * 6, "double", "bigint", "varchar", "varchar")
 _SUMMARY = """
 SELECT
   pipeline_name, script_name, pipeline_type, environment,
@@ -59,6 +62,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 # Two stores of one process that have the same file open take turns here.
 _writing: dict[Path, threading.Lock] = {}
 _writing_guard = threading.Lock()
+_making = threading.Lock()
 
 
 def _naive(time: datetime) -> datetime:
@@ -92,7 +96,8 @@ class DuckdbPipelineRepository(PipelineInfoRepository):
                 if self._connection is None:
                     self.file.parent.mkdir(parents=True, exist_ok=True)
                     connection = duckdb.connect(str(self.file), config=_CONFIG)
-                    connection.execute(_SCHEMA)
+                    with _making:
+                        connection.execute(_SCHEMA)
                     self._connection = connection
                 cursor = self._connection.cursor()
             try:
@@ -103,6 +108,8 @@ class DuckdbPipelineRepository(PipelineInfoRepository):
             held = "lock" in str(error).lower()
             remedy = "another process holds the file: stop it" if held else "see the log"
             raise StoreUnavailableError(f"{self.file}: cannot be used: {remedy}") from error
+        except duckdb.DataError as error:  # DuckDB gives no SQLSTATE: its classes are its codes
+            raise StoreRefusedError(f"DuckDB cannot hold this: {str(error).splitlines()[0]}") from error
         except (duckdb.FatalException, duckdb.OutOfMemoryException, OSError) as error:
             raise StoreUnavailableError(f"{self.file}: {str(error).splitlines()[0]}") from error
 
@@ -118,6 +125,16 @@ class DuckdbPipelineRepository(PipelineInfoRepository):
         with self._cursor() as cursor:
             rows = cursor.execute(query, where.bound).fetchall()
         return [StoredRun(run_id, _utc(start), doc.encode()) for run_id, start, doc in rows]
+
+    def list_runs(self, wanted: RunFilter, *, limit: int, after: Cursor | None = None) -> list[RunRow]:
+        """See the contract."""
+        where = Where(lambda _: "?", _naive).matching(wanted).after(after)
+        query = (
+            f"SELECT {', '.join(COLUMNS)} FROM run{where}"
+            f" ORDER BY start_utc DESC, id DESC LIMIT {where.bind(limit)}"
+        )
+        with self._cursor() as cursor:
+            return [run_row(row, _utc) for row in cursor.execute(query, where.bound).fetchall()]
 
     def count_pipeline_info(self, wanted: RunFilter, *, bound: int | None = None) -> int:
         """See the contract."""
@@ -149,7 +166,7 @@ class DuckdbPipelineRepository(PipelineInfoRepository):
         with self._turn, self._cursor() as cursor:
             cursor.begin()
             try:
-                owners = self._owners(cursor, {item.key: item for item in pending if item.key is not None})
+                owners = self._claim(cursor, {item.key: item for item in pending if item.key is not None})
                 ours = [item for item in pending if item.key not in owners]
                 self._write(cursor, ours)
                 cursor.commit()
@@ -161,21 +178,29 @@ class DuckdbPipelineRepository(PipelineInfoRepository):
             for item in pending
         ]
 
+    def _owners_of(self, keys: Sequence[str]) -> dict[str, Landed]:
+        with self._cursor() as cursor:
+            return self._owners(cursor, keys)
+
     @staticmethod
-    def _owners(
-        cursor: duckdb.DuckDBPyConnection, keyed: dict[str | None, Pending]
-    ) -> dict[str | None, Landed]:
-        """The keys that belong to other runs, with these; the others are taken."""
-        if not keyed:
-            return {}
+    def _owners(cursor: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> dict[str, Landed]:
         rows = cursor.execute(
             "SELECT k.key, k.fingerprint, r.id, r.start_utc, r.doc FROM idempotency_key AS k"
             " JOIN run AS r ON r.id = k.run_id WHERE list_contains(?::varchar[], k.key)",
-            [list(keyed)],
+            [list(keys)],
         ).fetchall()
-        owners: dict[str | None, Landed] = {}
-        for key, fingerprint, run_id, start, doc in rows:
-            owners[key] = Landed(StoredRun(run_id, _utc(start), doc.encode()), fingerprint)
+        return {
+            key: Landed(StoredRun(run_id, _utc(start), doc.encode()), fingerprint)
+            for key, fingerprint, run_id, start, doc in rows
+        }
+
+    def _claim(
+        self, cursor: duckdb.DuckDBPyConnection, keyed: Mapping[str, Pending]
+    ) -> Mapping[str | None, Landed]:
+        """The keys that belong to other runs, with these; the others are taken."""
+        if not keyed:
+            return {}
+        owners = dict[str | None, Landed](self._owners(cursor, list(keyed)).items())
         new = [item for key, item in keyed.items() if key not in owners]
         if new:
             cursor.execute(

@@ -35,15 +35,16 @@ from services.pipeline_info.repository import (
     Landed,
     Pending,
     PipelineInfoRepository,
+    RunRow,
     StoredRun,
     StoreUnavailableError,
 )
-from services.pipeline_info.sql import COLUMNS, Where, values
+from services.pipeline_info.sql import COLUMNS, Where, run_row, sqlite_told_apart, values
 
 log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_VERSION = 1
+_VERSION = 2
 _INDEX = f"""
 CREATE TABLE segment (
   name TEXT PRIMARY KEY, inode INTEGER NOT NULL, read_to INTEGER NOT NULL, corrupt INTEGER NOT NULL
@@ -51,7 +52,7 @@ CREATE TABLE segment (
 CREATE TABLE run (
   id TEXT PRIMARY KEY, start_utc INTEGER NOT NULL, end_utc INTEGER, pipeline_name TEXT, script_name TEXT,
   pipeline_type TEXT, environment TEXT, date_code TEXT, state TEXT, elapsed_seconds REAL, rowcount INTEGER,
-  segment TEXT NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL
+  failure TEXT, segment TEXT NOT NULL, position INTEGER NOT NULL, length INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX run_by_start ON run (start_utc DESC, id DESC);
 CREATE INDEX run_by_pipeline ON run (pipeline_name, start_utc DESC, id DESC);
@@ -137,6 +138,16 @@ class JsonlPipelineRepository(PipelineInfoRepository):
             f" ORDER BY start_utc DESC, id DESC LIMIT {where.bind(limit)} OFFSET {where.bind(offset)}"
         )
         return self._find(query, where.bound)
+
+    def list_runs(self, wanted: RunFilter, *, limit: int, after: Cursor | None = None) -> list[RunRow]:
+        """See the contract; reads the index alone."""
+        where = Where(lambda _: "?", _micros).matching(wanted).after(after)
+        query = (
+            f"SELECT {', '.join(COLUMNS)} FROM run{where}"
+            f" ORDER BY start_utc DESC, id DESC LIMIT {where.bind(limit)}"
+        )
+        with self._index() as db:
+            return [run_row(row, _time) for row in db.execute(query, where.bound)] if db else []
 
     def count_pipeline_info(self, wanted: RunFilter, *, bound: int | None = None) -> int:
         """See the contract."""
@@ -254,10 +265,8 @@ class JsonlPipelineRepository(PipelineInfoRepository):
                 finally:
                     if db.in_transaction:
                         db.execute("COMMIT")
-            except sqlite3.DatabaseError as error:
-                raise StoreUnavailableError(f"{self.file}.index: {error}") from error
-            except OSError as error:
-                raise StoreUnavailableError(f"cannot read {self.file}: {error.strerror}") from error
+            except (sqlite3.DatabaseError, OSError) as error:
+                raise sqlite_told_apart(error, self.file) from error
 
     def _open(self) -> sqlite3.Connection:
         """The index's database, made where there is none or it is another version's or broken."""
@@ -404,6 +413,16 @@ class JsonlPipelineRepository(PipelineInfoRepository):
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _owners_of(self, keys: Sequence[str]) -> dict[str, Landed]:
+        found: dict[str, Landed] = {}
+        for _ in range(5):
+            with self._index() as db, suppress(_MovedError):
+                if db is not None:
+                    known = {key: self._owner_of_key(db, key) for key in keys}
+                    found = {key: owner for key, owner in known.items() if owner is not None}
+                return found
+        raise StoreUnavailableError(f"{self.file}: the files change faster than they can be read")
+
     def _insert(self, pending: Sequence[Pending]) -> list[Landed]:
         with self._mutex:
             try:
@@ -411,10 +430,8 @@ class JsonlPipelineRepository(PipelineInfoRepository):
                 with self._locked():
                     self._catch_up()
                     return self._insert_locked(self._open(), pending)
-            except sqlite3.DatabaseError as error:
-                raise StoreUnavailableError(f"{self.file}.index: {error}") from error
-            except OSError as error:
-                raise StoreUnavailableError(f"cannot write {self.file}: {error.strerror}") from error
+            except (sqlite3.DatabaseError, OSError) as error:
+                raise sqlite_told_apart(error, self.file) from error
 
     def _insert_locked(self, db: sqlite3.Connection, pending: Sequence[Pending]) -> list[Landed]:
         landed: list[Landed | None] = []
@@ -443,19 +460,21 @@ class JsonlPipelineRepository(PipelineInfoRepository):
 
     def _owner(self, db: sqlite3.Connection, item: Pending) -> Landed | None:
         """What stands in the place of a run to be inserted: by its key, or by its id."""
-        row = None
         if item.key is not None:
-            row = db.execute(
-                "SELECT run_id, fingerprint FROM idempotency_key WHERE key = ?", (item.key,)
-            ).fetchone()
-        elif db.execute("SELECT 1 FROM run WHERE id = ?", (item.run.id,)).fetchone():
-            row = (item.run.id, item.fingerprint)
-        if row is None:
-            return None
+            return self._owner_of_key(db, item.key)
+        if db.execute("SELECT 1 FROM run WHERE id = ?", (item.run.id,)).fetchone():
+            return self._landed(db, item.run.id, item.fingerprint)
+        return None
+
+    def _owner_of_key(self, db: sqlite3.Connection, key: str) -> Landed | None:
+        row = db.execute("SELECT run_id, fingerprint FROM idempotency_key WHERE key = ?", (key,)).fetchone()
+        return self._landed(db, *row) if row else None
+
+    def _landed(self, db: sqlite3.Connection, run_id: str, fingerprint: str) -> Landed:
         place = db.execute(
-            "SELECT id, start_utc, segment, position, length FROM run WHERE id = ?", (row[0],)
+            "SELECT id, start_utc, segment, position, length FROM run WHERE id = ?", (run_id,)
         ).fetchall()
-        return Landed(self._documents(place)[0], row[1])
+        return Landed(self._documents(place)[0], fingerprint)
 
     @staticmethod
     def _line(item: Pending) -> bytes:

@@ -22,13 +22,46 @@ from services.pipeline_info.repository import (
     Landed,
     Pending,
     PipelineInfoRepository,
+    RunRow,
     StoredRun,
+    StoreRefusedError,
     StoreUnavailableError,
 )
-from services.pipeline_info.sql import COLUMNS, Where, values
+from services.pipeline_info.sql import COLUMNS, Where, run_row, values
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _ALREADY_THERE = 1  # ORA-00001: unique constraint violated
+_CODE = re.compile(r"\b(ORA|DPY|DPI)-0*(\d+)")
+# Oracle has no usable SQLSTATE; these are the codes of a server that is away, full, stopping or too slow:
+# sessions and processes, locks, starting and stopping, network, archiver, undo, table space, deadlines.
+_AWAY = {
+    *(18, 20, 28, 31, 54, 60, 257, 1012, 1013, 1033, 1034, 1089, 1090, 1092, 1109, 1555, 2391, 2396),
+    *(1652, 1653, 1654, 1655, 1658, 1688, 1691, 3113, 3114, 3135, 3136, 3156, 4021, 8177, 25402, 25408),
+    *range(12150, 12700),
+}
+# What the table cannot hold: a text or number too long for its column or index, a value of another form.
+_REFUSED = {910, 1400, 1401, 1426, 1438, 1450, 1461, 1482, 1483, 1489, 1722, 1830, 6502, 12899, 22835}
+
+
+def told_apart(error: Exception) -> Exception:
+    """What an error of the driver means for whoever asked: by its code, not by its class.
+
+    Returns:
+        A `StoreUnavailableError`, a `StoreRefusedError`, or the error itself, which is a fault of ours.
+    """
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    found = _CODE.search(reason)
+    kind, code = (found[1], int(found[2])) if found else ("", 0)
+    # DPY-4xxx is the driver's class for connections and pools, DPY-6xxx that of the listener.
+    away = code in _AWAY if kind == "ORA" else kind != "DPY" or 4000 <= code < 5000 or 6000 <= code < 7000
+    if away:
+        slow = (kind, code) in {("DPY", 4024), ("ORA", 3156), ("ORA", 1013)}
+        return StoreUnavailableError(f"Oracle does not answer: {reason}", transient=not slow)
+    if kind == "ORA" and code in _REFUSED:
+        return StoreRefusedError(f"Oracle cannot hold this: {reason}")
+    return error
+
+
 # How many values an IN list may have is limited to 1000.
 _CHUNK = 500
 
@@ -124,8 +157,10 @@ class OraclePipelineRepository(PipelineInfoRepository):
                     connection.rollback()
                     raise
         except driver.DatabaseError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise StoreUnavailableError(f"Oracle does not answer: {reason}") from error
+            meant = told_apart(error)
+            if meant is error:
+                raise
+            raise meant from error
 
     def _where(self) -> Where:
         return Where(lambda number: f":b{number}", _naive, self._names)
@@ -155,6 +190,18 @@ class OraclePipelineRepository(PipelineInfoRepository):
         with self._connection() as connection:
             rows = self._run(connection, statement, where.bound).fetchall()
         return [StoredRun(run_id, _utc(start), doc.encode()) for run_id, start, doc in rows]
+
+    def list_runs(self, wanted: RunFilter, *, limit: int, after: Cursor | None = None) -> list[RunRow]:
+        """See the contract."""
+        names = self._names
+        where = self._where().matching(wanted).after(after)
+        statement = (
+            f"SELECT {', '.join(names[name] for name in COLUMNS)} FROM {self._table}{where}"
+            f" ORDER BY {names['start_utc']} DESC, {names['id']} DESC"
+            f" FETCH FIRST {where.bind(limit)} ROWS ONLY"
+        )
+        with self._connection() as connection:
+            return [run_row(row, _utc) for row in self._run(connection, statement, where.bound).fetchall()]
 
     def count_pipeline_info(self, wanted: RunFilter, *, bound: int | None = None) -> int:
         """See the contract."""
@@ -217,7 +264,12 @@ class OraclePipelineRepository(PipelineInfoRepository):
                 " VALUES (:b1, :b2, :b3)",
                 [(item.key, item.fingerprint, item.run.id) for item in keyed],
             )
-            owners = self._owners(connection, keyed)
+            mine = {item.key: item.run.id for item in keyed}
+            owners: dict[str | None, Landed] = {
+                key: owner
+                for key, owner in self._owners(connection, [key for key in mine if key is not None]).items()
+                if owner.stored.id != mine[key]
+            }
             ours = [item for item in pending if item.key not in owners]
             names = [self._names[name] for name in (*COLUMNS, "doc")]
             holes = ", ".join(f":b{number}" for number in range(1, len(names) + 1))
@@ -228,7 +280,7 @@ class OraclePipelineRepository(PipelineInfoRepository):
                 b2=self._driver.DB_TYPE_TIMESTAMP,
                 b3=self._driver.DB_TYPE_TIMESTAMP,
                 b10=self._driver.DB_TYPE_BINARY_DOUBLE,
-                b12=self._driver.DB_TYPE_CLOB,
+                b13=self._driver.DB_TYPE_CLOB,
             )
             connection.commit()
         return [
@@ -253,11 +305,12 @@ class OraclePipelineRepository(PipelineInfoRepository):
             if error.code != _ALREADY_THERE:
                 raise self._driver.DatabaseError(error.message)
 
-    def _owners(self, connection: Any, keyed: Sequence[Pending]) -> dict[str | None, Landed]:
-        """The keys that belong to other runs, with these."""
-        mine = {item.key: item for item in keyed}
-        keys = list(mine)
-        owners: dict[str | None, Landed] = {}
+    def _owners_of(self, keys: Sequence[str]) -> dict[str, Landed]:
+        with self._connection() as connection:
+            return self._owners(connection, keys)
+
+    def _owners(self, connection: Any, keys: Sequence[str]) -> dict[str, Landed]:
+        owners: dict[str, Landed] = {}
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
             holes = ", ".join(f":b{number}" for number in range(1, len(chunk) + 1))
@@ -268,8 +321,7 @@ class OraclePipelineRepository(PipelineInfoRepository):
                 f" WHERE k.IDEMPOTENCY_KEY IN ({holes})"
             )
             for key, fingerprint, run_id, at, doc in self._run(connection, statement, chunk).fetchall():
-                if run_id != mine[key].run.id:
-                    owners[key] = Landed(StoredRun(run_id, _utc(at), doc.encode()), fingerprint)
+                owners[key] = Landed(StoredRun(run_id, _utc(at), doc.encode()), fingerprint)
         return owners
 
     def ping(self) -> None:

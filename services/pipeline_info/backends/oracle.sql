@@ -1,5 +1,6 @@
 -- The tables that the Oracle backend expects (12.2 or later). An existing table of runs can take their
--- place: name it in PIPELINE_INFO_TABLE and its columns in ORACLE_COLUMN_MAP.
+-- place: name it in PIPELINE_INFO_TABLE and its columns in ORACLE_COLUMN_MAP. A table made before FAILURE
+-- was added needs it: ALTER TABLE PIPELINE_RUN ADD (FAILURE VARCHAR2(255 CHAR));
 CREATE TABLE PIPELINE_RUN (
   ID VARCHAR2(64) PRIMARY KEY,
   START_UTC TIMESTAMP(6) NOT NULL,
@@ -12,6 +13,7 @@ CREATE TABLE PIPELINE_RUN (
   STATE VARCHAR2(64 CHAR),
   ELAPSED_SECONDS BINARY_DOUBLE,
   ROWCOUNT NUMBER(18),
+  FAILURE VARCHAR2(255 CHAR),
   DOC CLOB NOT NULL
 );
 

@@ -22,19 +22,48 @@ from services.pipeline_info.repository import (
     Landed,
     Pending,
     PipelineInfoRepository,
+    RunRow,
     StoredRun,
+    StoreRefusedError,
     StoreUnavailableError,
     start_of_id,
 )
-from services.pipeline_info.sql import COLUMNS, Where, values
+from services.pipeline_info.sql import COLUMNS, Where, run_row, values
 
 log = logging.getLogger(__name__)
 
 _MIGRATIONS = Path(__file__).parents[1] / "migrations"
-_KINDS = ("text", "timestamptz", "timestamptz", *["text"] * 6, "float8", "int8", "json")
+_KINDS = ("text", "timestamptz", "timestamptz", *["text"] * 6, "float8", "int8", "text", "json")
 _TYPES = dict(zip((*COLUMNS, "doc"), _KINDS, strict=True))
+_OWNERS: LiteralString = (
+    "SELECT k.key, k.fingerprint, k.run_id, k.start_utc, r.doc::text FROM idempotency_key AS k"
+    " LEFT JOIN run AS r ON r.start_utc = k.start_utc AND r.id = k.run_id WHERE k.key = ANY(%s)"
+)
 # Advisory locks of this service: any numbers that no other program of the database uses.
 _MIGRATING, _PARTITIONING = 7_214_001, 7_214_002
+
+
+# Classes and codes of SQLSTATE. Away: connection, resources, operator, system, no such database or login
+# (as while it is being set up), a stand-by, a lock, a deadlock. Refused: data, limits such as an index row's.
+_AWAY = ("08", "53", "57", "58", "28", "3D000", "25006", "40", "55P03")
+_REFUSED = ("22", "54")
+
+
+def told_apart(error: Exception) -> Exception:
+    """What an error of the driver means for whoever asked: by its SQLSTATE, not by its class.
+
+    Returns:
+        A `StoreUnavailableError`, a `StoreRefusedError`, or the error itself, which is a fault of ours.
+    """
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | PoolTimeout | PoolClosed)
+    if state.startswith(_AWAY) if state else lost:
+        # A statement that was too slow once would be so again, and would only add to the load.
+        return StoreUnavailableError(f"PostgreSQL does not answer: {reason}", transient=state != "57014")
+    if (state or "").startswith(_REFUSED):
+        return StoreRefusedError(f"PostgreSQL cannot hold this: {reason}")
+    return error
 
 
 def _same(time: datetime) -> datetime:
@@ -107,13 +136,11 @@ class PostgresPipelineRepository(PipelineInfoRepository):
             # Somebody dropped a month that this process had seen: it is made again at the next try.
             self._months.clear()
             raise StoreUnavailableError("PostgreSQL has no partition for this run: try again") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            # A statement that was too slow once would be so again, and would only add to the load.
-            slow = isinstance(error, psycopg.errors.QueryCanceled)
-            raise StoreUnavailableError(
-                f"PostgreSQL does not answer: {reason}", transient=not slow
-            ) from error
+        except (psycopg.Error, PoolTimeout, PoolClosed) as error:
+            meant = told_apart(error)
+            if meant is error:
+                raise
+            raise meant from error
 
     def _migrate(self) -> None:
         """Bring the schema up to date, once among all processes."""
@@ -153,6 +180,16 @@ class PostgresPipelineRepository(PipelineInfoRepository):
                 StoredRun(run_id, _utc(start), doc.encode())
                 for run_id, start, doc in connection.execute(_sql(query), where.bound)
             ]
+
+    def list_runs(self, wanted: RunFilter, *, limit: int, after: Cursor | None = None) -> list[RunRow]:
+        """See the contract."""
+        where = Where(lambda _: "%s", _same).matching(wanted).after(after)
+        query = (
+            f"SELECT {', '.join(COLUMNS)} FROM run{where}"
+            f" ORDER BY start_utc DESC, id DESC LIMIT {where.bind(limit)}"
+        )
+        with self.connection() as connection:
+            return [run_row(row, _utc) for row in connection.execute(_sql(query), where.bound)]
 
     def count_pipeline_info(self, wanted: RunFilter, *, bound: int | None = None) -> int:
         """See the contract."""
@@ -216,19 +253,24 @@ class PostgresPipelineRepository(PipelineInfoRepository):
             ),
         )
         mine = {item.key: item for item in ordered}
-        rows = connection.execute(
-            "SELECT k.key, k.fingerprint, k.run_id, k.start_utc, r.doc::text FROM idempotency_key AS k"
-            " LEFT JOIN run AS r ON r.start_utc = k.start_utc AND r.id = k.run_id WHERE k.key = ANY(%s)",
-            (list(mine),),
-        ).fetchall()
         owners: dict[str | None, Landed] = {}
-        for key, fingerprint, run_id, start, doc in rows:
+        for key, fingerprint, run_id, start, doc in connection.execute(_OWNERS, (list(mine),)).fetchall():
             run = mine[key].run
             if run_id != run.id:
                 # A month that was dropped took its documents along, but the key still means its run.
                 document = doc.encode() if doc else run.model_copy(update={"id": run_id}).document()
                 owners[key] = Landed(StoredRun(run_id, _utc(start), document), fingerprint)
         return owners
+
+    def _owners_of(self, keys: Sequence[str]) -> dict[str, Landed]:
+        with self.connection() as connection:
+            rows = connection.execute(_OWNERS, (list(keys),)).fetchall()
+        return {
+            # A month that was dropped took its documents along: nothing there can be given back.
+            key: Landed(StoredRun(run_id, _utc(start), doc.encode()), fingerprint)
+            for key, fingerprint, run_id, start, doc in rows
+            if doc is not None
+        }
 
     def _write(self, connection: psycopg.Connection[tuple[Any, ...]], ours: Sequence[Pending]) -> None:
         if not ours:

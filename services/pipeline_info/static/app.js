@@ -40,7 +40,7 @@ function timeline() {
     tooltip: { ...base().tooltip, formatter: ({ value }) =>
       `<b>${escaped(names[value[2]])}</b><br>${new Date(value[0]).toISOString().slice(0, 19).replace("T", " ")} UTC` +
       `<br>${escaped(value[3])} ${grouped(Math.round((value[1] - value[0]) / 100) / 10)} s` +
-      (value[6] == null ? "" : `<br>${grouped(value[6])} rows`) },
+      (value[6] == null ? "" : `<br>${grouped(value[6])} rows`) + (value[7] == null ? "" : `<br>${escaped(value[7])}`) },
     grid: { left: 8, right: 16, top: 8, bottom: 52, containLabel: true },
     xAxis: { type: "time", useUTC: true, axisLabel: { color: colour("faint") }, axisLine: { lineStyle: { color: colour("line") } }, splitLine: { show: true, lineStyle: { color: colour("line") } } },
     yAxis: { type: "category", data: names, axisLabel: { color: colour("ink"), width: 190, overflow: "truncate" }, axisTick: { show: false }, axisLine: { show: false } },

@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_written_is_503(tmp_path: Path):
     answer = client.post("/pipelines", json=RUN)
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
-    assert "cannot write" in answer.json()["detail"]
+    assert "cannot use" in answer.json()["detail"]
 
 
 def test_unknown_places_and_methods_are_problems(client: TestClient):

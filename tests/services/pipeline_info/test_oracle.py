@@ -75,10 +75,11 @@ def test_one_pool_is_made_at_the_first_use_and_closed(driver: StandIn):
 def test_an_insert_claims_its_key_first_and_binds_long_texts_as_clob(driver: StandIn):
     run = PipelineInfo(start_utc=START, log_file="x" * 2000, output_file="y" * 2040)
     store(driver).insert_pipeline_info(run, idempotency_key="k")
-    claim, look, insert = driver.calls
+    of_old, claim, look, insert = driver.calls
+    assert of_old.binds == {"b1": "k"}
     assert claim.statement.startswith("INSERT INTO PIPELINE_RUN_KEY")
     assert look.statement.endswith("WHERE k.IDEMPOTENCY_KEY IN (:b1)")
-    assert insert.types["b12"] == "clob"
+    assert insert.types["b13"] == "clob"
 
 
 def test_an_error_of_the_database_is_an_unavailable_store(driver: StandIn, monkeypatch):
