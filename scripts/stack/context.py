@@ -321,7 +321,8 @@ class Stack:
                 "disable_source_code": True,
             },
         }
-        named = {"AIRFLOW_HOME": str(self.airflow_home)}
+        # The environment that lineage is of: the one that the runs are posted as.
+        named = {"AIRFLOW_HOME": str(self.airflow_home), "OPENLINEAGE__TAGS__RUN__ENVIRONMENT": "dev"}
         for section, options in values.items():
             for option, value in options.items():
                 named[f"AIRFLOW__{section}__{option}".upper()] = str(value)

@@ -20,14 +20,14 @@ HOPS = {
     "raw=accepted": ("raw", "accepted"),
     "raw=curated": ("raw", "curated"),
     "accepted=ods": ("accepted", "ods"),
-    "ods=model": ("ods, as a whole", "star schema"),
+    "ods=model": ("whole ods", "star schema"),
     "postgres=clickhouse": ("star schema", "ClickHouse"),
     "model=mart": ("ClickHouse", "marts"),
 }
 # What stands at a place where more rows leave than arrived, and where fewer do. The name goes into the
 # picture, the sentence below it.
 MORE = {
-    "ods, as a whole": (
+    "whole ods": (
         "earlier runs or several models",
         "from here on whole tables are compared, not the rows of this run: rows that earlier runs brought are"
         " counted too, and a row that several models are made of is counted for each of them",
@@ -39,13 +39,14 @@ MORE = {
     ),
 }
 FEWER = {
-    "ods, as a whole": (
+    "whole ods": (
         "in no model",
         "these rows are in tables that no model checked here is made of, or are joined into fewer rows",
     ),
     "ClickHouse": ("in no mart", "only the facts that a mart is made of go on: dimensions end here"),
     "star schema": ("not shown", "models that are not published to ClickHouse end here"),
 }
+NO_FURTHER = ("went no further", "the ledger has no later equation about these tables")
 OTHERWISE = "the equations before and after this place are about different tables; each closes by itself"
 MAX_DIGITS = 38
 """Digits that a number of a ledger may have before the point, as many as a DECIMAL has."""
@@ -221,7 +222,7 @@ def _join(totals: dict[tuple[str, str], Decimal], notes: list[str]) -> None:
     for (start, end), rows in totals.items():
         leaving[start] += max(rows, Decimal())
         arriving[end] += max(rows, Decimal())
-    whole = "ods, as a whole"
+    whole = "whole ods"
     if leaving[whole] and arriving["ods"]:
         # What this run brought to ods is part of what the models are checked against.
         totals["ods", whole] = arriving[whole] = min(arriving["ods"], leaving[whole])
@@ -238,7 +239,7 @@ def _join(totals: dict[tuple[str, str], Decimal], notes: list[str]) -> None:
             totals[name, place] = difference
             notes.append(f"{_rows(difference)} more at {place} ({name}): {why}.")
         elif difference < 0:
-            name, why = FEWER.get(place, ("to other tables", OTHERWISE))
+            name, why = FEWER.get(place, NO_FURTHER)
             totals[place, name] = -difference
             notes.append(f"{_rows(-difference)} fewer after {place} ({name}): {why}.")
 

@@ -68,6 +68,8 @@ function timeline() {
 function flow() {
   const picture = dataOf("flow-data");
   if (!picture) return;
+  // Eight places side by side need some width: on a phone the picture is scrolled.
+  document.getElementById("flow").style.minWidth = `${Math.min(760, picture.nodes.length * 110)}px`;
   const of = { quarantined: "warn", superseded: "plain", lost: "bad", "from nowhere": "bad" };
   chart("flow", {
     ...base(),
@@ -76,7 +78,7 @@ function flow() {
         (data.broken.length ? `<br>does not close: ${escaped(data.broken.join(", "))}` : "")
       : `${escaped(name)}: <b>${grouped(value)}</b> rows` },
     series: [{
-      type: "sankey", left: 8, right: 130, top: 12, bottom: 12, nodeGap: 22, nodeWidth: 14, draggable: false,
+      type: "sankey", nodeAlign: "right", left: 8, right: 130, top: 12, bottom: 12, nodeGap: 22, nodeWidth: 14, draggable: false,
       label: { color: colour("ink"), formatter: ({ name, value }) => `${name}  ${grouped(value)}` },
       data: picture.nodes.map((name) => ({ name, itemStyle: { color: colour(of[name] ?? "accent"), borderWidth: 0 } })),
       links: picture.links.map((link) => ({ ...link, lineStyle: {

@@ -50,6 +50,7 @@ def test_a_ledger_that_closes_as_a_flow():
         ("raw", "quarantined"): (7, []),
         ("raw", "superseded"): (3, []),
         ("accepted", "ods"): (90, []),
+        ("raw", "went no further"): (5, []),
     }
     assert links(ledger, "u") == {("source", "raw"): (5, [])}
 
@@ -303,6 +304,40 @@ def test_lineage_in_a_browser(page: Page, site: str):
 def test_the_interface_loads_nothing_from_elsewhere(page: Page, site: str):
     page.goto(f"{site}/docs")
     expect(page.get_by_text("/get_pipeline_info").first).to_be_visible()
+
+
+CONTRAST = Path(__file__).with_name("contrast.js").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_text_can_be_read_and_no_page_is_wider_than_the_screen(
+    browser, site: str, scheme: str, width: int
+):
+    failure = {"task": "check", "message": "m" * 300, "sample": ["s"], "remedy": "r", "table": "t" * 200}
+    for state in ("success", "failed", "running", "queued"):
+        run = {"start_utc": "2026-11-21T08:00:00Z", "pipeline_name": "p", "pipeline_type": "etl"}
+        extra = {"state": state, "ledger": [line("accepted=ods", 5, 5), line("ods=model", 9, 8)]}
+        posted = httpx.post(f"{site}/pipelines", json=run | {"extra": extra | {"failure": failure}}).json()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    paths = (
+        "/",
+        "/?from=x",
+        f"/run/{posted['id']}",
+        "/lineage",
+        "/lineage?node=pancake",
+        "/lineage?node=mart",
+    )
+    for path in (*paths, "/run/none"):
+        page.goto(f"{site}{path}")
+        assert page.evaluate(CONTRAST) == [], path
+        page.locator("tbody tr").first.hover() if page.locator("tbody tr").count() else None
+        assert page.evaluate(CONTRAST) == [], path
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), path
+    states = page.goto(site) and set(page.locator(".state").all_inner_texts())
+    assert {"success", "failed", "running", "queued"} <= (states or set())
+    shot(page, f"all-{scheme}-{width}")
+    page.close()
 
 
 def test_without_scripts_the_page_still_works(browser, site: str):

@@ -28,7 +28,7 @@ OPERATIONS = [
     *("GET /health", "GET /ready", "GET /pipelines", "GET /get_pipeline_info", "GET /metrics"),
     *("GET /get_pipeline_info/{run_id}", "POST /pipelines", "POST /pipelines/bulk"),
     *("GET /download/pipeline_info", "POST /api/v1/lineage", "GET /api/v1/lineage"),
-    "GET /api/v1/column-lineage",
+    *("GET /api/v1/column-lineage", "GET /api/v1/search"),
 ]
 
 
