@@ -69,7 +69,8 @@ function flow() {
   const picture = dataOf("flow-data");
   if (!picture) return;
   // Eight places side by side need some width: on a phone the picture is scrolled.
-  document.getElementById("flow").style.minWidth = `${Math.min(760, picture.nodes.length * 110)}px`;
+  document.getElementById("flow").style.minWidth = `${Math.min(1000, picture.nodes.length * 125)}px`;
+  const ends = new Set(picture.links.map((link) => link.target));
   const of = { quarantined: "warn", superseded: "plain", lost: "bad", "from nowhere": "bad" };
   chart("flow", {
     ...base(),
@@ -80,7 +81,8 @@ function flow() {
     series: [{
       type: "sankey", nodeAlign: "right", left: 8, right: 130, top: 12, bottom: 12, nodeGap: 22, nodeWidth: 14, draggable: false,
       label: { color: colour("ink"), formatter: ({ name, value }) => `${name}  ${grouped(value)}` },
-      data: picture.nodes.map((name) => ({ name, itemStyle: { color: colour(of[name] ?? "accent"), borderWidth: 0 } })),
+      // What joins the flow on its way has its name on the free side.
+      data: picture.nodes.map((name) => ({ name, label: { position: name !== picture.nodes[0] && !ends.has(name) ? "left" : "right" }, itemStyle: { color: colour(of[name] ?? "accent"), borderWidth: 0 } })),
       links: picture.links.map((link) => ({ ...link, lineStyle: {
         color: colour(link.broken.length ? "bad" : of[link.target] ?? "accent"), opacity: link.broken.length ? 0.6 : 0.28 } })),
       emphasis: { focus: "adjacency" },
