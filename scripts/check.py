@@ -151,6 +151,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "sql-clickhouse": lambda: run("sqlfluff", "lint", "sql/clickhouse"),
     "sql-oltp": parse_oltp,
     "dbml": lambda: run("scripts/dbml.sh", "--check"),
+    "models": lambda: run("python", "-m", "tallyhouse.models", "check"),
     "dags-md": lambda: run("python", "scripts/dags_md.py", "--check"),
     "requirements": requirements,
     "compose": compose,

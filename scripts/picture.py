@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scripts.check import go_tool
 from tallyhouse.contracts import load_subject
-from tallyhouse.contracts.load import OVERLAYS
+from tallyhouse.contracts.load import PIPELINES
 from tallyhouse.settings import ROOT
 
 D2 = "v0.7.1"
@@ -43,8 +43,8 @@ def source() -> str:
     models: list[str] = []
     marts: list[str] = []
     tables = 0
-    for path in sorted((OVERLAYS / "subjects").glob("*.yaml")):
-        subject = load_subject(path.stem)
+    for path in sorted(PIPELINES.glob("*/pipeline.yaml")):
+        subject = load_subject(path.parent.name)
         if not subject.models:  # it ends in the lake, not in the warehouse
             continue
         lines.append(f'{subject.name}: "pipeline {subject.name}"')

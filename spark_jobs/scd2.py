@@ -11,9 +11,6 @@ OPEN_PAST = "1900-01-01 00:00:00"
 OPEN_FUTURE = "2299-12-31 00:00:00"
 """The bounds of time, UTC: what ClickHouse's DateTime64 can hold."""
 
-ADDED = "_added"
-"""Whether `versions` found the version new; dropped when the model takes its final shape."""
-
 
 def versions(
     current: DataFrame, existing: DataFrame | None, *, natural_key: str, surrogate: str, source: str
@@ -33,12 +30,12 @@ def versions(
         source: What goes into the surrogate key, such as `orders.customers`.
 
     Returns:
-        `current`'s columns and surrogate key, `valid_from`, `valid_to`, `is_current`, `_added`.
+        `current`'s columns and surrogate key, `valid_from`, `valid_to`, `is_current`.
     """
     attributes = current.columns
     by_member = Window.partitionBy(natural_key).orderBy("version_at")
     if existing is None:
-        rows = current.withColumn(ADDED, F.lit(True))
+        rows = current
         previous, following = F.lit(None), F.lit(None).cast("timestamp")
     else:
         late = _after_the_last(current, existing.select(*attributes), natural_key)
@@ -49,10 +46,8 @@ def versions(
         seen = Window.partitionBy(natural_key).orderBy("version_at", "_new")
         rows = (
             both.withColumn("_next", F.lead("version_at").over(seen))
-            .withColumn("_previous", F.lag("version_at").over(seen))
             .where("_next IS NULL OR _next <> version_at")
-            .withColumn(ADDED, F.expr("_new = 1 AND (_previous IS NULL OR _previous <> version_at)"))
-            .select(*attributes, ADDED)
+            .select(*attributes)
         )
         previous, following = (F.lag("version_at").over(by_member), F.lead("version_at").over(by_member))
     return (
@@ -66,7 +61,6 @@ def versions(
             .alias("valid_from"),
             F.coalesce(F.col("_following"), _instant(OPEN_FUTURE)).alias("valid_to"),
             F.col("_following").isNull().alias("is_current"),
-            ADDED,
         )
     )
 
@@ -89,20 +83,6 @@ def _after_the_last(current: DataFrame, existing: DataFrame, natural_key: str) -
         )
         .select(*current.columns)
     )
-
-
-def changed_since(rows: DataFrame, natural_key: str) -> DataFrame:
-    """From when on facts of a member may point at another version than they did.
-
-    Args:
-        rows: What `versions` returned.
-        natural_key: The member's key in the source.
-
-    Returns:
-        `id` and `since` (UTC), of the members that have a version that is new. A member that is new
-        itself has `since` in the open past: facts that named it were unknown.
-    """
-    return rows.where(ADDED).groupBy(F.col(natural_key).alias("id")).agg(F.min("valid_from").alias("since"))
 
 
 def assign(

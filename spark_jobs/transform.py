@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import logging
 import time
-from importlib import import_module
 
 from pyspark.sql import SparkSession
 
 from spark_jobs.accepted import TableReport, accept, as_json
+from spark_jobs.increments import build_models, in_parallel
 from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
-from spark_jobs.night import Night, in_parallel
 from spark_jobs.session import build_session
 from spark_jobs.typed import BadValuesError
 from tallyhouse.contracts import load_subject
@@ -76,10 +75,8 @@ def transform(subject_name: str, run_id: str) -> None:
 
     if spark is not None and subject.models:
         rows = {name.partition(".")[2]: table["accepted"] for name, table in tables.items()}
-        night = Night(spark, lake, subject, run_id, rows)
-        import_module(f"spark_jobs.subjects.{subject.name}").build(night)
-        models |= night.written
-        log.info("wrote %d models after %.1f s", len(night.written), time.monotonic() - started)
+        models |= build_models(spark, lake, subject, run_id, rows)
+        log.info("wrote the models after %.1f s", time.monotonic() - started)
     lake.lake.write_json(report_key, {"tables": tables, "models": models})
     log.info("%s: %s", lake.uri(report_key), ", ".join(f"{name} {rows}" for name, rows in models.items()))
 

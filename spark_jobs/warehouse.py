@@ -1,31 +1,24 @@
-"""The warehouse as the jobs read it: rows of `ods` and versions of dimensions, for given keys only.
-
-The keys of what changed are pushed into a table of the run's own in `staging`; PostgreSQL closes them
-over the models' joins, and what is read is a join with them. Nothing is read whole but the few tables
-that are small by nature.
-"""
+"""The warehouse as the jobs read it: rows of `ods` and versions of dimensions, by queries."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tallyhouse.contracts import Kind, TableContract
+from tallyhouse.contracts import ColumnType, Kind, TableContract
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.publish import sql as statements
-from tallyhouse.publish.run import STAGING_SUFFIX, staging_suffix
+from tallyhouse.models import Definition
 
 _JDBC_URL = re.compile(r"^jdbc:(postgresql://[^?]+)")
-KEY_SCHEMA = "kind string, id string, since timestamp"
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,12 @@ class Warehouse:
                 remedy="Pass the warehouse's address and account in the job's environment.",
             )
         return cls(*(os.environ[name] for name in names))
+
+    @property
+    def address(self) -> str:
+        """The libpq URI, account included; for COPY."""
+        place = self.jdbc_url.removeprefix("jdbc:postgresql://").partition("?")[0]
+        return f"postgresql://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{place}"
 
     def connect(self) -> psycopg.Connection[Any]:
         """Opens a connection of the driver's own, each statement its own transaction.
@@ -88,30 +87,6 @@ class Warehouse:
         with self.connect() as connection:
             return {name for (name,) in connection.execute(probes).fetchall()}
 
-    @contextmanager
-    def keys(self, spark: SparkSession, subject: str, run_id: str) -> Iterator[Keys]:
-        """A table of keys in `staging` for as long as the block runs; dropped whatever happens in it.
-
-        Tables that killed runs of the same subject left behind are dropped first.
-        """
-        name = f"key_{subject}_{staging_suffix(run_id)}"
-        with self.connect() as connection:
-            for (left,) in connection.execute(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND tablename ~ %s",
-                (f"\\Akey_{subject}_{STAGING_SUFFIX}\\Z",),
-            ).fetchall():
-                connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(left)))
-            connection.execute(
-                sql.SQL(
-                    "CREATE UNLOGGED TABLE staging.{} "
-                    "(kind text NOT NULL, id text NOT NULL, since timestamptz)"
-                ).format(sql.Identifier(name))
-            )
-            try:
-                yield Keys(spark, self, connection, name)
-            finally:
-                connection.execute(sql.SQL("DROP TABLE staging.{}").format(sql.Identifier(name)))
-
     def read(self, spark: SparkSession, query: str) -> DataFrame:
         """The rows of a query, streamed by JDBC."""
         return (
@@ -127,74 +102,18 @@ class Warehouse:
             .load()
         )
 
+    def typed(self, spark: SparkSession, contract: TableContract, query: str) -> DataFrame:
+        """The rows of a query over an `ods` table, in the contract's Spark types, and `_deleted_at`."""
+        values = [_value(column.name, column.type) for column in contract.columns]
+        return self.read(spark, query).select(*values, "_snapshot", "_run", "_deleted_at")
 
-@dataclass(frozen=True)
-class Keys:
-    """The keys that a run touches, in PostgreSQL."""
+    def model_rows(self, spark: SparkSession, model: Definition, query: str) -> DataFrame:
+        """The rows of a query over a model, in its definition's Spark types."""
+        values = [_value(name, column.column_type) for name, column in model.columns.items()]
+        return self.read(spark, query).select(*values)
 
-    spark: SparkSession
-    warehouse: Warehouse
-    connection: psycopg.Connection[Any]
-    table: str
 
-    def push(self, keys: DataFrame) -> None:
-        """Adds keys.
-
-        Args:
-            keys: `kind`, `id` as text, and `since` (UTC): from when on facts are touched, or NULL.
-        """
-        keys.where("id IS NOT NULL").write.format("jdbc").mode("append").options(
-            url=f"{self.warehouse.jdbc_url}?reWriteBatchedInserts=true&stringtype=unspecified",
-            user=self.warehouse.user,
-            password=self.warehouse.password,
-            driver="org.postgresql.Driver",
-            dbtable=f"staging.{self.table}",
-            batchsize="10000",
-        ).save()
-
-    def run(self, statement: str) -> None:
-        """Runs a statement of `sql/dwh/closure/`, `{{ keys }}` being the table of keys.
-
-        Its statistics are refreshed before and after, or the planner would take it for empty.
-        """
-        analyze = sql.SQL("ANALYZE staging.{}").format(sql.Identifier(self.table))
-        self.connection.execute(analyze)
-        self.connection.execute(
-            statements.render(f"dwh/closure/{statement}", keys=f"staging.{self.table}").encode()
-        )
-        self.connection.execute(analyze)
-
-    def rows(self, contract: TableContract, column: str, kind: str) -> DataFrame:
-        """Rows of an `ods` table whose column is one of the keys of a kind.
-
-        Returns:
-            The accepted columns, and `_deleted_at`.
-        """
-        return self.typed(contract, f"SELECT t.* FROM ods.{contract.name} AS t {self._having(column, kind)}")
-
-    def all_rows(self, contract: TableContract) -> DataFrame:
-        """Every row of an `ods` table; for tables that are small by nature."""
-        return self.typed(contract, f"SELECT t.* FROM ods.{contract.name} AS t")
-
-    def model_rows(self, model: str, column: str, kind: str) -> DataFrame:
-        """Rows of a model whose column is one of the keys of a kind."""
-        return self.warehouse.read(
-            self.spark, f"SELECT t.* FROM dwh.{model} AS t {self._having(column, kind)}"
-        )
-
-    def typed(self, contract: TableContract, query: str) -> DataFrame:
-        """The rows of a query over an `ods` table, in the contract's Spark types."""
-        rows = self.warehouse.read(self.spark, query)
-        # PostgreSQL hands CHAR(n) out padded; the source's form has no trailing spaces.
-        values = [
-            (F.rtrim(column.name) if column.type.kind is Kind.CHAR else F.col(column.name))
-            .cast(column.type.spark)
-            .alias(column.name)
-            for column in contract.columns
-        ]
-        return rows.select(*values, "_snapshot", "_run", "_deleted_at")
-
-    def _having(self, column: str, kind: str) -> str:
-        # bpchar is the type of CHAR(n): compared as text, the column's index would not serve.
-        keys = f"SELECT k.id::bpchar FROM staging.{self.table} AS k WHERE k.kind = '{kind}'"
-        return f"WHERE t.{column} IN ({keys})"
+def _value(name: str, type_: ColumnType) -> Column:
+    # PostgreSQL hands CHAR(n) out padded; the source's form has no trailing spaces.
+    value = F.rtrim(name) if type_.kind is Kind.CHAR else F.col(name)
+    return value.cast(type_.spark).alias(name)

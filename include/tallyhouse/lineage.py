@@ -1,20 +1,17 @@
 """What each hop of a night reads and writes, table by table and column by column, from the contracts.
 
-Columns that are carried over keep their names; those of models and marts are put together, of what
-`include/contracts/models/<model>.yaml` says. What a night reads back of its own earlier nights is not
-named: it came the same way.
+Columns that are carried over keep their names; those of models and marts are put together, of what their
+definitions (`include/pipelines/<pipeline>/<model>.yaml`) say. What a run reads back of its own earlier runs
+is not named: it came the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-
-import yaml
 
 from tallyhouse.contracts import SourceContract, SubjectContract, TableContract
-from tallyhouse.contracts.load import OVERLAYS
+from tallyhouse.models import column_origins
 
 IDENTITY, TRANSFORMATION, AGGREGATION = "IDENTITY", "TRANSFORMATION", "AGGREGATION"
 """How a column comes of another one, in OpenLineage's words."""
@@ -104,24 +101,6 @@ class Stores:
         return Place(self.clickhouse, f"{self.clickhouse_db}.{model}")
 
 
-@cache
-def model_columns(model: str) -> dict[str, tuple[str, ...]]:
-    """What each column of a model or mart is made of.
-
-    Returns:
-        By column, in order: columns such as `orders.customers.email` for a model, such as
-        `fact_order_line.line_total` for a mart; none where it is made of nothing, as a count is.
-
-    Raises:
-        ValueError: No file says so.
-    """
-    path = OVERLAYS / "models" / f"{model}.yaml"
-    if not path.is_file():
-        raise ValueError(f"model {model}: {path.relative_to(OVERLAYS.parents[1])} does not say its columns")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {column: tuple(origins or ()) for column, origins in content.items()}
-
-
 def extraction(
     source: SourceContract, tables: Iterable[TableContract], store: str, database: str, stores: Stores
 ) -> Hop:
@@ -196,7 +175,7 @@ def _table(table: TableContract, place: Place) -> Dataset:
 
 
 def _model(model: str, place: Place) -> Dataset:
-    return Dataset(place, tuple(model_columns(model)))
+    return Dataset(place, tuple(column_origins(model)))
 
 
 def _carried(here: Dataset, there: Place) -> Dataset:
@@ -206,9 +185,9 @@ def _carried(here: Dataset, there: Place) -> Dataset:
 
 
 def _made(model: str, place: Place, places: Mapping[str, Place], how: str) -> Dataset:
-    """A model or mart, of the columns that its file names."""
+    """A model or mart, of the columns that its definition names."""
     origins = {}
-    for column, names in model_columns(model).items():
+    for column, names in column_origins(model).items():
         split = [name.rpartition(".") for name in names]
         origins[column] = tuple(Origin(places[table], source) for table, _, source in split)
     return Dataset(place, tuple(origins), origins, how)

@@ -7,12 +7,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructField, StructType
 
 from tallyhouse.contracts import TableContract
-
-UNKNOWN_KEY = -1
-"""The member that a fact names when its dimension has none."""
-
-BUSINESS_ZONE = "Europe/Kyiv"
-"""The zone whose calendar says which business day an event belongs to."""
+from tallyhouse.models.definition import BUSINESS_ZONE, UNKNOWN_KEY
 
 # `dim_date` ends there; an event outside falls on its unknown member.
 FIRST_DATE, LAST_DATE = "2015-01-01", "2035-12-31"

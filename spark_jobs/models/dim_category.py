@@ -5,12 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.models.common import conform, surrogate_key
+from spark_jobs.models.common import surrogate_key
 
-SCHEMA = """
-    category_key bigint, category_id string, parent_category_id string, name string, name_uk string,
-    slug string, level smallint, path string, root_name string, is_active boolean
-"""
 SOURCE = "catalog.categories"
 MAX_LEVELS = 8
 """Deeper trees, and cycles, are refused: each level is one more join."""
@@ -51,9 +47,8 @@ def build(categories: DataFrame) -> DataFrame:
     too_deep = F.raise_error(
         F.concat(F.lit("catalog.categories: a cycle, or more than 8 levels, at category "), F.col("id"))
     )
-    return conform(
+    return (
         rows.withColumn("level", F.when(F.col("level") > MAX_LEVELS, too_deep).otherwise(F.col("level")))
         .withColumnRenamed("id", "category_id")
-        .withColumn("category_key", surrogate_key(SOURCE, F.col("category_id"))),
-        SCHEMA,
+        .withColumn("category_key", surrogate_key(SOURCE, F.col("category_id")))
     )

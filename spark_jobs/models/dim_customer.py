@@ -7,12 +7,6 @@ from pyspark.sql import functions as F
 
 from spark_jobs.scd2 import versions
 
-SCHEMA = """
-    customer_key bigint, customer_id string, user_id string, full_name string, email string, phone string,
-    segment string, marketing_opt_in boolean, country string, region string, city string, locale string,
-    is_active boolean, is_verified boolean, registered_at timestamp, version_at timestamp,
-    valid_from timestamp, valid_to timestamp, is_current boolean
-"""
 SOURCE = "orders.customers"
 
 
@@ -31,7 +25,7 @@ def build(
         existing: Those customers' rows of `dwh.dim_customer`; None where there are none.
 
     Returns:
-        Rows of `dwh.dim_customer` and `_added`. What the customer has no account or default shipping
+        Rows of `dwh.dim_customer`. What the customer has no account or default shipping
         address for is NULL; of two, the one that changed last counts.
     """
     newest = F.struct("updated_at", "id")

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.models.common import conform, surrogate_key
+from spark_jobs.models.common import surrogate_key
 
-SCHEMA = """
-    pancake_key bigint, pancake_id int, name string, syrup_type string, is_buttery boolean
-"""
 SOURCE = "pancake.pancakes"
 
 
@@ -22,9 +19,6 @@ def build(pancakes: DataFrame) -> DataFrame:
     Returns:
         Rows of `dwh.dim_pancake`.
     """
-    return conform(
-        pancakes.withColumnRenamed("id", "pancake_id").withColumn(
-            "pancake_key", surrogate_key(SOURCE, F.col("pancake_id"))
-        ),
-        SCHEMA,
+    return pancakes.withColumnRenamed("id", "pancake_id").withColumn(
+        "pancake_key", surrogate_key(SOURCE, F.col("pancake_id"))
     )

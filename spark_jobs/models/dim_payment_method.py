@@ -5,12 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.models.common import conform, surrogate_key
+from spark_jobs.models.common import surrogate_key
 
-SCHEMA = """
-    payment_method_key bigint, method_id smallint, code string, name string, provider string,
-    is_online boolean, is_active boolean
-"""
 SOURCE = "payments.payment_methods"
 
 
@@ -23,9 +19,6 @@ def build(payment_methods: DataFrame) -> DataFrame:
     Returns:
         Rows of `dwh.dim_payment_method`.
     """
-    return conform(
-        payment_methods.withColumnRenamed("id", "method_id").withColumn(
-            "payment_method_key", surrogate_key(SOURCE, F.col("method_id"))
-        ),
-        SCHEMA,
+    return payment_methods.withColumnRenamed("id", "method_id").withColumn(
+        "payment_method_key", surrogate_key(SOURCE, F.col("method_id"))
     )

@@ -9,11 +9,6 @@ from spark_jobs.models import dim_category
 from spark_jobs.models.common import or_unknown, surrogate_key
 from spark_jobs.scd2 import versions
 
-SCHEMA = """
-    product_key bigint, product_id string, sku string, name string, brand string, category_id string,
-    category_key bigint, list_price decimal(12,2), list_currency string, is_active boolean,
-    launched_on date, version_at timestamp, valid_from timestamp, valid_to timestamp, is_current boolean
-"""
 SOURCE = "catalog.products"
 
 
@@ -31,7 +26,7 @@ def build(
         existing: Those products' rows of `dwh.dim_product`; None where there are none.
 
     Returns:
-        Rows of `dwh.dim_product` and `_added`. The list price is the one with the latest `valid_from`;
+        Rows of `dwh.dim_product`. The list price is the one with the latest `valid_from`;
         a category that is not there is the unknown member.
     """
     latest = F.struct("valid_from", "updated_at", "id")

@@ -5,16 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.models.common import business_date, conform, date_key
+from spark_jobs.models.common import business_date, date_key
 from spark_jobs.scd2 import assign
-
-SCHEMA = """
-    order_item_id string, order_id string, order_number string, line_number smallint,
-    customer_key bigint, product_key bigint, category_key bigint, date_key int, business_date date,
-    ordered_at timestamp, status string, channel string, ship_country string, ship_region string,
-    ship_city string, currency string, quantity int, unit_price decimal(12,2), discount decimal(12,2),
-    line_total decimal(14,2)
-"""
 
 
 def build(
@@ -72,4 +64,4 @@ def build(
         take={"product_key": "product_key", "category_key": "category_key"},
     )
     lines = lines.withColumn("business_date", business_date(F.col("ordered_at")))
-    return conform(lines.withColumn("date_key", date_key(F.col("business_date"))), SCHEMA)
+    return lines.withColumn("date_key", date_key(F.col("business_date")))

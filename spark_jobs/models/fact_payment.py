@@ -6,14 +6,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from spark_jobs.models import dim_payment_method
-from spark_jobs.models.common import business_date, conform, date_key, or_unknown, surrogate_key
+from spark_jobs.models.common import business_date, date_key, or_unknown, surrogate_key
 from spark_jobs.scd2 import assign
-
-SCHEMA = """
-    payment_id string, order_id string, customer_key bigint, payment_method_key bigint, date_key int,
-    business_date date, attempted_at timestamp, settled_at timestamp, status string,
-    failure_reason string, amount decimal(14,2), currency string
-"""
 
 
 def build(
@@ -43,7 +37,7 @@ def build(
     )
     rows = with_method(rows, payment_methods)
     rows = rows.withColumn("business_date", business_date(F.col("attempted_at")))
-    return conform(rows.withColumn("date_key", date_key(F.col("business_date"))), SCHEMA)
+    return rows.withColumn("date_key", date_key(F.col("business_date")))
 
 
 def with_method(rows: DataFrame, payment_methods: DataFrame) -> DataFrame:

@@ -5,15 +5,9 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_jobs.models.common import business_date, conform, date_key
+from spark_jobs.models.common import business_date, date_key
 from spark_jobs.models.fact_payment import with_method
 from spark_jobs.scd2 import assign
-
-SCHEMA = """
-    refund_id string, payment_id string, order_id string, customer_key bigint,
-    payment_method_key bigint, date_key int, business_date date, refunded_at timestamp,
-    amount decimal(14,2), currency string, reason string
-"""
 
 
 def build(
@@ -51,4 +45,4 @@ def build(
     )
     rows = with_method(rows, payment_methods)
     rows = rows.withColumn("business_date", business_date(F.col("refunded_at")))
-    return conform(rows.withColumn("date_key", date_key(F.col("business_date"))), SCHEMA)
+    return rows.withColumn("date_key", date_key(F.col("business_date")))

@@ -4,14 +4,13 @@ import json
 
 import pytest
 
-from tallyhouse.contracts import TableContract, load_subject
+from tallyhouse.contracts import TableContract, load_source
+from tallyhouse.contracts.load import OVERLAYS
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.quality.draft import BOUNDS, draft
 from tallyhouse.quality.suites import SUITES, columns_of, read_suite, suite_path
 
-TABLES = [
-    contract for subject in ("techmarket", "pancake", "events") for contract in load_subject(subject).tables
-]
+TABLES = [table for path in sorted(OVERLAYS.glob("*.yaml")) for table in load_source(path.stem).tables]
 every_table = pytest.mark.parametrize("contract", TABLES, ids=lambda contract: contract.qualified_name)
 
 

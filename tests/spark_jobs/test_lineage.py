@@ -1,6 +1,5 @@
 """The columns that a model is said to be made of are those that its plan takes them from."""
 
-import inspect
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -10,13 +9,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructField, StructType
 
 from spark_jobs.models.common import conform, fields_of
-from tallyhouse.contracts import load_subject
-from tallyhouse.lineage import model_columns
+from tallyhouse.models import all_definitions, column_origins, definition
+from tallyhouse.models.load import table_of
+from tests.spark_jobs.frames import TABLES, dimension_of
 
-SUBJECTS = ("techmarket", "pancake")
-MODELS = [model for subject in SUBJECTS for model in load_subject(subject).models]
-TABLES = {table.name: table for subject in SUBJECTS for table in load_subject(subject).tables}
-VERSIONS = {"customer_versions": "dim_customer", "product_versions": "dim_product"}
+MODELS = [model.name for model in all_definitions() if model.is_built]
 
 
 def marked(spark: SparkSession, table: str, columns: dict[str, Any]) -> DataFrame:
@@ -32,8 +29,8 @@ def table(spark: SparkSession, name: str) -> DataFrame:
 
 
 def versions(spark: SparkSession, dimension: str) -> DataFrame:
-    schema = import_module(f"spark_jobs.models.{dimension}").SCHEMA
-    return marked(spark, dimension, {field.name: field.dataType for field in fields_of(schema)})
+    fields = fields_of(definition(dimension).spark_schema)
+    return marked(spark, dimension, {field.name: field.dataType for field in fields})
 
 
 def items(sequence: Any) -> Iterator[Any]:
@@ -107,23 +104,25 @@ class Provenance:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_model_is_made_of_the_columns_that_its_contract_says(spark: SparkSession, model: str) -> None:
-    module = import_module(f"spark_jobs.models.{model}")
+    defined = definition(model)
     given: dict[str, DataFrame] = {}
-    for name in inspect.signature(module.build).parameters:
-        dimension = model if name == "existing" else VERSIONS.get(name)
-        given[name] = versions(spark, dimension) if dimension else table(spark, name)
-    found = Provenance(conform(module.build(**given), module.SCHEMA)).columns()
+    for name in defined.inputs:
+        dimension = dimension_of(defined, name)
+        given[name] = versions(spark, dimension) if dimension else table(spark, table_of(defined, name).name)
+        if name in defined.joins and not dimension:
+            given[name] = given[name].select(*defined.joins[name].taken)
+    build = import_module(f"spark_jobs.models.{model}").build
+    found = Provenance(conform(build(**given), defined.spark_schema)).columns()
 
     def expanded(names: set[str]) -> set[str]:
         """Columns of dimensions, as the columns of tables that they are made of."""
         whole: set[str] = set()
         for name in names:
             owner, _, column = name.rpartition(".")
-            whole |= set(model_columns(owner)[column]) if owner in MODELS else {name}
+            whole |= set(column_origins(owner)[column]) if owner in MODELS else {name}
         return whole
 
-    declared = model_columns(model)
-    assert list(declared) == [field.name for field in fields_of(module.SCHEMA)]
+    declared = column_origins(model)
     assert {column: sorted(names) for column, names in declared.items()} == {
         column: sorted(expanded(names)) for column, names in found.items()
     }

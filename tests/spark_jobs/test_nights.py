@@ -1,7 +1,7 @@
 """Transform and publish, night after night, against a warehouse of its own.
 
-Each model's law (`sql/dwh/models/*/law.sql`) is the oracle: it compares the whole model with the whole
-of `ods` in PostgreSQL, so a row that a night should have touched and did not shows at once.
+The reconciliation checks are the oracle: they compare each whole model with the whole of `ods` in PostgreSQL,
+so a row that a run should have touched and did not shows at once.
 """
 
 from copy import deepcopy
@@ -17,12 +17,11 @@ from pyspark.sql import SparkSession
 
 from spark_jobs.transform import transform
 from spark_jobs.typed import BadValuesError
-from spark_jobs.warehouse import Warehouse
 from tallyhouse.contracts import load_subject
 from tallyhouse.lake import Lake
 from tallyhouse.migrate import migrate_warehouse
 from tallyhouse.publish.postgres import publish
-from tallyhouse.publish.run import new_run_id, open_run, staging_suffix
+from tallyhouse.publish.run import open_run
 from tallyhouse.settings import Settings
 from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_subject
 
@@ -66,7 +65,7 @@ class House:
         return FIRST + timedelta(days=self.nights - 1)
 
     def night(self, rows: Rows, subject: str = "techmarket", at: datetime | None = None) -> dict[str, Any]:
-        """One whole night; publishing raises unless every law holds."""
+        """One whole night; publishing raises unless every check holds."""
         run_id = self.raw(rows, subject, at)
         transform(subject, run_id)
         publish(self.connect, self.address, self.lake, load_subject(subject), run_id)
@@ -249,34 +248,3 @@ def test_a_bad_value_stops_the_run(house: House) -> None:
     ):
         transform("techmarket", run_id)
     assert house.lake.keys("report") == []
-
-
-def test_the_table_of_keys_goes_whatever_happens(house: House, spark: SparkSession) -> None:
-    def left() -> list[str]:
-        return [row[0] for row in house.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")]
-
-    warehouse = Warehouse.from_environment()
-    first, second = (new_run_id("techmarket", FIRST + timedelta(days=day)) for day in (0, 1))
-    with pytest.raises(RuntimeError, match="killed"), warehouse.keys(spark, "techmarket", first):
-        assert left() == [f"key_techmarket_{staging_suffix(first)}"]
-        raise RuntimeError("killed")
-    assert left() == []
-    with house.connect() as connection:
-        connection.execute(f"CREATE TABLE staging.key_techmarket_{staging_suffix(first)} ()")
-    with warehouse.keys(spark, "techmarket", second):
-        assert left() == [f"key_techmarket_{staging_suffix(second)}"]
-
-
-def test_a_pipeline_leaves_the_keys_of_another_whose_name_begins_like_its_own(
-    house: House, spark: SparkSession
-) -> None:
-    warehouse = Warehouse.from_environment()
-    ours, theirs = new_run_id("orders", FIRST), new_run_id("orders_eu", FIRST)
-    longest = "o" + "x" * 38
-    with warehouse.keys(spark, "orders_eu", theirs) as keys:
-        with warehouse.keys(spark, "orders", ours):
-            found = house.ask(f"SELECT count(*) FROM staging.{keys.table}")
-        assert found == [(0,)]
-        with warehouse.keys(spark, longest, new_run_id(longest, FIRST)) as others:
-            assert house.ask(f"SELECT count(*) FROM staging.{others.table}") == [(0,)]
-            assert house.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'staging'") == [(2,)]

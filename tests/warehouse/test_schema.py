@@ -8,11 +8,10 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from tallyhouse.contracts import load_subject
-from tallyhouse.contracts.load import OVERLAYS
+from tallyhouse.models.load import warehouse_pipelines
 from tests.warehouse.schema import Column, formatted, models, tables
 
-# Events go to Parquet in the lake; every other subject goes to the warehouse.
-SUBJECTS = sorted({file.stem for file in (OVERLAYS / "subjects").glob("*.yaml")} - {"events"})
+SUBJECTS = warehouse_pipelines()
 
 
 def test_ods_is_what_the_contracts_say() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tallyhouse.contracts.types import ColumnType
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OVERLAYS = REPOSITORY / "include" / "contracts"
+PIPELINES = REPOSITORY / "include" / "pipelines"
 ENGINES = ("mysql", "postgres", "objects")
 
 
@@ -28,7 +31,7 @@ def load_source(name: str) -> SourceContract:
     Raises:
         ValueError: There is no such source, or its overlay and its DBML do not agree.
     """
-    overlay = _read_yaml(OVERLAYS / f"{name}.yaml", "source")
+    overlay = _read_yaml(OVERLAYS / f"{name}.yaml", "source contract", OVERLAYS.glob("*.yaml"))
     if overlay["engine"] not in ENGINES:
         raise ValueError(f"source {name}: engine {overlay['engine']!r} is not one of {', '.join(ENGINES)}")
     dbml_path = REPOSITORY / overlay["dbml"]
@@ -47,21 +50,22 @@ def load_source(name: str) -> SourceContract:
 
 @cache
 def load_subject(name: str) -> SubjectContract:
-    """The contract of a subject: its sources' contracts and its models.
+    """The contract of a pipeline: its sources' contracts, and the models defined beside `pipeline.yaml`.
 
     Raises:
         ValueError: There is no such subject, or one of its tables shares its name with another one of
             any subject: they would meet in `ods`.
     """
-    overlay = _read_yaml(OVERLAYS / "subjects" / f"{name}.yaml", "subject")
+    overlay = _read_yaml(PIPELINES / name / "pipeline.yaml", "pipeline", PIPELINES.glob("*/pipeline.yaml"))
     if not IDENTIFIER.fullmatch(name):
         # It stands in the names of tables in `staging` and in paths of the lake.
-        raise ValueError(f"subject {name!r} is not a plain lower-case identifier of at most 39 characters")
+        raise ValueError(f"pipeline {name!r} is not a plain lower-case identifier of at most 39 characters")
+    built, marts = _models(name)
     subject = SubjectContract(
         name=name,
         sources=tuple(load_source(source) for source in overlay["sources"]),
-        models=tuple(overlay["models"]),
-        marts=tuple(overlay.get("marts", ())),
+        models=built,
+        marts=marts,
     )
     _check_names_differ()
     return subject
@@ -80,12 +84,49 @@ def _check_names_differ() -> None:
             owners[table.name] = table.qualified_name
 
 
-def _read_yaml(path: Path, what: str) -> dict[str, Any]:
+@cache
+def model_files() -> dict[str, Path]:
+    """The files that define models, by the model's name, of every pipeline.
+
+    Raises:
+        ValueError: Two have the same name: they would meet in the warehouse.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(PIPELINES.glob("*/*.yaml")):
+        if path.name == "pipeline.yaml":
+            continue
+        if path.stem in found:
+            raise ValueError(f"{path} and {found[path.stem]} would meet in the warehouse; rename one of them")
+        found[path.stem] = path
+    return found
+
+
+def _models(pipeline: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A pipeline's models, each after the dimensions that it joins, and its marts."""
+    kinds: dict[str, str] = {}
+    before: dict[str, list[str]] = {}
+    for name, path in model_files().items():
+        if path.parent.name == pipeline:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            kinds[name] = str(content.get("kind"))
+            joins = content.get("joins") or {}
+            before[name] = [join["dimension"] for join in joins.values() if "dimension" in (join or {})]
+    names = [name for name in TopologicalSorter(before).static_order() if name in kinds]
+    built = sorted((name for name in names if kinds[name] != "mart"), key=lambda name: kinds[name] == "fact")
+    return tuple(built), tuple(name for name in names if kinds[name] == "mart")
+
+
+def _read_yaml(path: Path, what: str, others: Iterable[Path]) -> dict[str, Any]:
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise ValueError(f"no {what} contract {path.stem!r}; there are: {known}")
+        known = ", ".join(sorted(_name(file) for file in others))
+        raise ValueError(f"no {what} {_name(path)!r}; there are: {known}")
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content
+
+
+def _name(path: Path) -> str:
+    """What a contract is called: its file, or the folder of a pipeline."""
+    return path.parent.name if path.name == "pipeline.yaml" else path.stem
 
 
 def _table(source: str, dbml: DbmlTable, overlay: dict[str, Any]) -> TableContract:

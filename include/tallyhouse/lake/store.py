@@ -113,11 +113,13 @@ class Lake:
         with self.filesystem.open_input_file(self.path(key)) as file:
             return int(pq.ParquetFile(file).metadata.num_rows)
 
-    def read_batches(self, keys: list[str], *, batch_rows: int = 50_000) -> Iterator[pa.RecordBatch]:
-        """Rows of Parquet objects, in bounded batches, one object after the other."""
+    def read_batches(
+        self, keys: list[str], *, batch_rows: int = 50_000, columns: list[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of Parquet objects, in bounded batches, one object after the other; all columns or those."""
         for key in keys:
             with self.filesystem.open_input_file(self.path(key)) as file:
-                yield from pq.ParquetFile(file).iter_batches(batch_size=batch_rows)
+                yield from pq.ParquetFile(file).iter_batches(batch_size=batch_rows, columns=columns)
 
     @contextmanager
     def create(self, key: str) -> Iterator[HashingSink]:

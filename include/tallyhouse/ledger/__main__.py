@@ -132,7 +132,7 @@ def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
         totals = [line for line in lines if line.measure != ROWS]
         if totals:
             held = sum(line.closed for line in totals)
-            console.print(f"{held} of {len(totals)} control totals and laws hold")
+            console.print(f"{held} of {len(totals)} control totals and checks hold")
         for line in lines:
             if not line.closed:
                 console.print(

@@ -31,6 +31,10 @@ from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.to_raw import write_parts
 from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
+from tallyhouse.models import definition
+from tallyhouse.models.clickhouse import totals
+from tallyhouse.models.definition import Totals
+from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish.limits import check_fits, limits_of, outside
 from tallyhouse.publish.run import record_failure
@@ -38,9 +42,6 @@ from tallyhouse.publish.staging import table_schema
 
 log = logging.getLogger(__name__)
 
-ORDINALS = ("line_number", "level")
-"""Whole numbers that are no measures and do not end in `_key` or `_id`."""
-NO_CURRENCY = "none"
 COPY_ROWS = 20_000
 TASK = "publish.clickhouse"
 """The task that this is the work of, in every DAG."""
@@ -118,7 +119,7 @@ def publish(
                 [statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"{mart}__staging")],
             )
         lines = [line for model in subject.models for line in _compare(connection, client, model)]
-        lines += [line for mart in subject.marts for line in _check_mart(client, mart)]
+        lines += [line for mart in subject.marts for line in check_mart(client, mart)]
         with connection.transaction():
             store.write(connection, run_id, subject.name, lines)
         if not_copied is not None:
@@ -169,8 +170,8 @@ def _apply(
     """
     try:
         for model in _increments(lake, subject, run_id):
-            columns, key = _columns(client, model)
-            names = ", ".join(f"`{column}`" for column in columns)
+            (key,) = definition(model).key
+            names = _names(model)
             increment = _parquet(lake, access, f"increment/{model}/run={run_id}")
             staging = f"`{model}__staging`"
             with _refusals(f"{model} in run {run_id}", model, run_id):
@@ -231,8 +232,7 @@ def _copy(
         with connection.transaction():
             schema = table_schema(connection, "dwh", model)
             parts = list(write_parts(_rows(connection, model, schema), lake, prefix, schema))
-        columns, _ = _columns(client, model)
-        names = ", ".join(f"`{column}`" for column in columns)
+        names = _names(model)
         insert = (
             f"INSERT INTO `{model}__staging` ({names}) SELECT {names} FROM {_parquet(lake, access, prefix)}"
         )
@@ -269,6 +269,10 @@ def _rows(connection: psycopg.Connection[Any], model: str, schema: pa.Schema) ->
             columns = zip(*rows, strict=True)
             arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _names(model: str) -> str:
+    return ", ".join(f"`{column}`" for column in definition(model).columns)
 
 
 def _parquet(lake: Lake, access: LakeAccess, prefix: str) -> str:
@@ -310,23 +314,6 @@ def _increments(lake: Lake, subject: SubjectContract, run_id: str) -> list[str]:
     return [model for model in subject.models if reported[model]]
 
 
-def _columns(client: Client, table: str) -> tuple[list[str], str]:
-    """Names of a model's columns; the first one is its primary key."""
-    rows = client.query(
-        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String} "
-        "ORDER BY position",
-        parameters={"table": table},
-    ).result_rows
-    if not rows:
-        raise TallyhouseError(
-            "ClickHouse has no such table",
-            where=table,
-            remedy="Run `python -m tallyhouse.migrate clickhouse`",
-        )
-    names = [row[0] for row in rows]
-    return names, names[0]
-
-
 def _swap_in(client: Client, table: str, inserts: list[str]) -> None:
     """Fills a table of the same shape aside, then exchanges the two; readers see one of them whole."""
     staging = f"`{table}__staging`"
@@ -340,17 +327,15 @@ def _swap_in(client: Client, table: str, inserts: list[str]) -> None:
 
 
 def _compare(connection: psycopg.Connection[Any], client: Client, model: str) -> list[Line]:
-    """Rows, and the sum of every measure, by currency where the model has one."""
+    """Rows, and the sum of every measure, by currency where the definition says so."""
+    measures = definition(model).measures
+    names = list(measures.sum) if measures else []
+    by = measures.by if measures else None
+    sums = [sql.SQL("coalesce(sum({}), 0)::text").format(sql.Identifier(name)) for name in names]
+    group: sql.Composable = sql.SQL("''")
+    if by:
+        group = sql.SQL("coalesce({}::text, {})").format(sql.Identifier(by), NO_GROUP)
     with connection.transaction():
-        columns = connection.execute(
-            "SELECT column_name, data_type FROM information_schema.columns "
-            "WHERE table_schema = 'dwh' AND table_name = %s ORDER BY ordinal_position",
-            (model,),
-        ).fetchall()
-        measures = [name for name, kind in columns if _is_measure(name, kind)]
-        by_currency = any(name == "currency" for name, _ in columns)
-        sums = [sql.SQL("coalesce(sum({}), 0)::text").format(sql.Identifier(name)) for name in measures]
-        group = sql.SQL("coalesce(currency::text, {})").format(NO_CURRENCY) if by_currency else sql.SQL("''")
         left = connection.execute(
             sql.SQL("SELECT {} FROM dwh.{} GROUP BY 1").format(
                 sql.SQL(", ").join([group, sql.SQL("count(*)::text"), *sums]), sql.Identifier(model)
@@ -358,37 +343,48 @@ def _compare(connection: psycopg.Connection[Any], client: Client, model: str) ->
         ).fetchall()
     arrived = ", ".join(
         [
-            f"ifNull(toString(currency), '{NO_CURRENCY}') AS grouped" if by_currency else "'' AS grouped",
+            f"ifNull(toString(`{by}`), '{NO_GROUP}') AS grouped" if by else "'' AS grouped",
             "toString(count())",
-            *(f"toString(ifNull(sum(`{name}`), 0))" for name in measures),
+            *(f"toString(ifNull(sum(`{name}`), 0))" for name in names),
         ]
     )
     right = client.query(f"SELECT {arrived} FROM `{model}` GROUP BY grouped").result_rows
-    here, there = _totals(left, measures), _totals(right, measures)
+    here, there = _totals(left, names), _totals(right, names)
     return [
         Line(model, Hop.POSTGRES_CLICKHOUSE, name, here.get(name, Decimal(0)), there.get(name, Decimal(0)))
         for name in dict.fromkeys([ROWS, *here, *there])
     ]
 
 
-def _is_measure(column: str, kind: str) -> bool:
-    if kind in ("smallint", "integer", "bigint"):
-        return not column.endswith(("_key", "_id")) and column not in ORDINALS
-    return kind == "numeric"
-
-
 def _totals(groups: Iterable[Sequence[str]], measures: list[str]) -> dict[str, Decimal]:
     """What was counted and summed, by the measure's name in the ledger: `rows`, `sum(amount) UAH`."""
     totals = {ROWS: Decimal(0)}
-    for currency, rows, *sums in groups:
+    for group, rows, *sums in groups:
         totals[ROWS] += Decimal(rows)
         for name, value in zip(measures, sums, strict=True):
-            totals[f"sum({name}) {currency}".rstrip()] = Decimal(value)
+            totals[f"sum({name}) {group}".rstrip()] = Decimal(value)
     return totals
 
 
-def _check_mart(client: Client, mart: str) -> list[Line]:
-    rows = client.query(statements.render(f"clickhouse/models/{mart}/law.sql")).result_rows
+def check_mart(client: Client, mart: str) -> list[Line]:
+    """The sums of a mart against those of the model that it adds up, as its definition says."""
+    defined = definition(mart)
+    if defined.totals is None:
+        return []
+    here, there = (_mart_totals(defined.totals, client.query(query).result_rows) for query in totals(defined))
     return [
-        Line(mart, Hop.MODEL_MART, measure, Decimal(left), Decimal(right)) for measure, left, right in rows
+        Line(mart, Hop.MODEL_MART, name, here.get(name, Decimal(0)), there.get(name, Decimal(0)))
+        for name in dict.fromkeys([*here, *there])
     ]
+
+
+def _mart_totals(said: Totals, rows: Iterable[Sequence[str]]) -> dict[str, Decimal]:
+    """By the measure's name in the ledger: `rows`, `revenue UAH`."""
+    found: dict[str, Decimal] = {ROWS: Decimal(0)} if said.rows else {}
+    for row in rows:
+        values = [Decimal(value) for value in row[len(said.by) :]]
+        if said.rows:
+            found[ROWS] += values.pop(0)
+        group = " ".join(row[: len(said.by)])
+        found |= {f"{name} {group}".rstrip(): value for name, value in zip(said.sums, values, strict=True)}
+    return found

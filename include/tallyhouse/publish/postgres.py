@@ -20,6 +20,8 @@ from tallyhouse.contracts import SubjectContract, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
+from tallyhouse.models import definition
+from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
 from tallyhouse.publish.limits import check_fits
@@ -93,7 +95,7 @@ def publish(
                 lock_subject(connection, subject.name)
                 if not may_publish(connection, subject.name, run_id):
                     return store.read(connection, run_id)
-                # The laws join whole tables; with the default they sort on disk, at twice the time.
+                # The checks join whole tables; with the default they sort on disk, at twice the time.
                 connection.execute("SET LOCAL work_mem = '128MB'")
                 for table in taken:
                     manifest = manifests[table.qualified_name]
@@ -276,13 +278,13 @@ def _applied_totals(
 
 
 def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:
+    defined = definition(model)
     if staged is not None:
-        connection.execute(statements.render(f"dwh/models/{model}/merge.sql", staging=f'staging."{staged}"'))
-    if not statements.exists(f"dwh/models/{model}/law.sql"):
-        return []
-    rows = connection.execute(statements.render(f"dwh/models/{model}/law.sql")).fetchall()
+        connection.execute(merge(defined, staging=f'staging."{staged}"').encode())
     return [
-        Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right)) for measure, left, right in rows
+        Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right))
+        for statement in checks(defined)
+        for measure, left, right in connection.execute(statement.encode()).fetchall()
     ]
 
 

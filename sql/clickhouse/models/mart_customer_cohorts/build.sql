@@ -1,6 +1,6 @@
 -- What each month's new customers bought since: customers by the month of their first order, and their
 -- orders by months since then (0 is the first). Cancelled and returned orders are left out, and so are
--- orders of unknown customers; the mart's law proves that no other is. `cohort_customers` is the size
+-- orders of unknown customers; the mart's totals prove that no other is. `cohort_customers` is the size
 -- of the whole cohort, in all currencies.
 INSERT INTO {{ staging }}
 WITH purchases AS (

@@ -1,0 +1,322 @@
+"""Which rows of each model a run's changed rows touch, worked out in PostgreSQL.
+
+The joins that the definitions declare are one graph. The keys of the run's rows, and the columns by
+which they are joined, are loaded aside; statements made from the graph walk from each changed row to the
+rows of the model that it reaches, over what `ods` has and what the run brings, so that a row that moved
+touches both where it was and where it goes. A new version of a dimension touches only what happened from
+its beginning on.
+
+What is found may be more than what changes; it is never less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from tallyhouse.contracts import SubjectContract, TableContract
+from tallyhouse.models.definition import EXISTING, Definition
+from tallyhouse.models.load import definition, table_of
+from tallyhouse.models.paths import Path, key_of, only_presence, paths
+from tallyhouse.publish import staging
+
+Load = Callable[[str, pa.Schema], None]
+"""Puts rows into a staging table, given its name and the columns that it takes."""
+
+
+@contextmanager
+def affected(
+    connection: psycopg.Connection[Any], pipeline: SubjectContract, run_id: str
+) -> Iterator[AffectedKeys]:
+    """Works with staging tables of the run's own for as long as the block runs, and drops them after it.
+
+    Their names carry hashes of the pipeline's whole name and of the run. What killed runs of the same
+    pipeline left behind is dropped first.
+
+    Args:
+        connection: To the warehouse, each statement its own transaction.
+        pipeline: Whose models are built.
+        run_id: The run.
+    """
+    mine = f"keys_{_digest(pipeline.name)}_"
+    _drop(connection, mine)
+    try:
+        yield AffectedKeys(connection, pipeline, f"{mine}{_digest(run_id)}_")
+    finally:
+        _drop(connection, mine)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _drop(connection: psycopg.Connection[Any], prefix: str) -> None:
+    left = connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND starts_with(tablename, %s)",
+        (prefix,),
+    ).fetchall()
+    staging.drop(connection, (name for (name,) in left))
+
+
+@dataclass
+class AffectedKeys:
+    """The keys of one run.
+
+    Attributes:
+        connection: To the warehouse.
+        pipeline: Whose models are built.
+        prefix: What the names of the staging tables begin with.
+        changed: Tables with rows in this run, and dimensions with versions that are new or differ.
+    """
+
+    connection: psycopg.Connection[Any]
+    pipeline: SubjectContract
+    prefix: str
+    changed: set[str] = field(default_factory=set)
+
+    def stage(self, rows: dict[str, int], load: Callable[[TableContract], Load]) -> None:
+        """Loads the keys and join columns of the run's rows aside.
+
+        Args:
+            rows: How many rows of each table the run brings.
+            load: Gives what puts a table's rows into its staging table.
+        """
+        models = self._built()
+        contracts = {table.name: table for table in self.pipeline.tables}
+        for name in dict.fromkeys(table for model in models for table in model.tables):
+            contract = contracts[name]
+            columns = _projection(models, contract)
+            self._create(f"t_{name}", f"ods.{_id(name)}", columns)
+            if rows.get(name):
+                self.changed.add(name)
+                self._fill(f"t_{name}", load(contract))
+
+    def of(self, model: Definition) -> int | None:
+        """Finds the rows of a model that are touched.
+
+        Returns:
+            How many there are; None where all of them are, since the model is always built whole.
+        """
+        if not any(self._is_changed(model, name) for name in model.inputs):
+            return 0
+        if model.whole:
+            return None
+        contract = table_of(model, model.driver)
+        key = _list("x", contract.key)
+        found = [f"SELECT {key} FROM {self._staged(contract)} AS x"]
+        for name in model.inputs:
+            if name not in (model.driver, EXISTING) and self._is_changed(model, name):
+                found += [self._backwards(model, name, path) for path in paths(model, name)]
+        union = "\nUNION ALL\n".join(found)
+        self._execute(
+            f"CREATE UNLOGGED TABLE {self._name(f'm_{model.name}')} AS "
+            f"SELECT DISTINCT {key} FROM (\n{union}\n) AS x"
+        )
+        self._execute(f"ANALYZE {self._name(f'm_{model.name}')}")
+        row = self.connection.execute(
+            f"SELECT count(*) FROM {self._name(f'm_{model.name}')}".encode()
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def rows(self, model: Definition, name: str) -> str:
+        """The query that reads what a model needs of an input beside what the run itself brings.
+
+        Args:
+            model: A model whose touched rows have been found.
+            name: One of its inputs.
+
+        Returns:
+            A query over `ods` or the star schema: whole rows of that table.
+        """
+        target = self._table(model, name)
+        if model.whole:
+            return f"SELECT t.* FROM {target} AS t"
+        key = key_of(model, name)
+        wanted = [self._forwards(model, name, path) for path in paths(model, name)]
+        join = model.joins.get(name)
+        if name != EXISTING and not (join and join.dimension):
+            # A row that the run brings may be older than what is there; both have to be seen.
+            wanted.append(f"SELECT {_list('x', key)} FROM {self._staged(table_of(model, name))} AS x")
+        if name == EXISTING:
+            key = (str(model.natural_key),)
+        return f"SELECT t.* FROM {target} AS t WHERE ({_list('t', key)}) IN (" + " UNION ".join(wanted) + ")"
+
+    def compare(self, dimension: Definition, load: Load) -> None:
+        """Finds the members of a dimension that differ from what the warehouse has, and from when on.
+
+        Of two histories, what is in force at a time differs only from the first version on that is not in
+        both, beginning and content alike.
+
+        Args:
+            dimension: One whose increment is written.
+            load: Puts the increment into its staging table.
+        """
+        taken = {
+            column
+            for model in self._built()
+            for join in model.joins.values()
+            if join.dimension == dimension.name
+            for column in join.taken
+        }
+        if not taken:
+            return
+        member = str(dimension.natural_key)
+        begins = ("valid_from",) if dimension.history else ()
+        columns = tuple(dict.fromkeys((member, *begins, *sorted(taken))))
+        self._create(f"v_{dimension.name}", f"dwh.{_id(dimension.name)}", columns)
+        self._fill(f"v_{dimension.name}", load)
+        new = f"SELECT {_list('v', columns)} FROM {self._name(f'v_{dimension.name}')} AS v"
+        old = (
+            f"SELECT {_list('d', columns)} FROM dwh.{_id(dimension.name)} AS d WHERE d.{_id(member)} IN "
+            f"(SELECT v.{_id(member)} FROM {self._name(f'v_{dimension.name}')} AS v)"
+        )
+        since = "min(x.valid_from)" if dimension.history else "'-infinity'::timestamptz"
+        name = self._name(f"c_{dimension.name}")
+        self._execute(
+            f"CREATE UNLOGGED TABLE {name} AS SELECT x.{_id(member)}, {since} AS since "
+            f"FROM (({new} EXCEPT {old}) UNION ALL ({old} EXCEPT {new})) AS x "
+            f"GROUP BY x.{_id(member)}"
+        )
+        self._execute(f"ANALYZE {name}")
+        if self.connection.execute(f"SELECT 1 FROM {name} LIMIT 1".encode()).fetchone():
+            self.changed.add(dimension.name)
+
+    def _built(self) -> list[Definition]:
+        return [definition(name) for name in self.pipeline.models]
+
+    def _is_changed(self, model: Definition, name: str) -> bool:
+        if name == EXISTING:
+            return False
+        join = model.joins.get(name)
+        return (join.dimension if join and join.dimension else table_of(model, name).name) in self.changed
+
+    def _backwards(self, model: Definition, name: str, path: Path) -> str:
+        """The keys of the model's rows that changed rows of an input reach."""
+        driver = table_of(model, model.driver)
+        sources = [f"{self._changed(model, name)} AS {_id(name)}"]
+        sources += [f"{self._current(model, one)} AS {_id(one)}" for one in path.inputs if one != name]
+        where = self._where(path)
+        join = model.joins[name]
+        if path.at and definition(str(join.dimension)).history:
+            where.append(f"{_column(path.at)} >= {_id(name)}.since")
+        return (
+            f"SELECT {_list(model.driver, driver.key)} FROM {', '.join(sources)} WHERE {' AND '.join(where)}"
+        )
+
+    def _forwards(self, model: Definition, name: str, path: Path) -> str:
+        """The keys of the rows of an input that the model's touched rows reach."""
+        driver = table_of(model, model.driver)
+        touched = f"{self._name(f'm_{model.name}')} AS touched"
+        if name in (model.driver, EXISTING):
+            return f"SELECT {_list('touched', driver.key)} FROM {touched}"
+        sources = [touched]
+        sources += [f"{self._current(model, one)} AS {_id(one)}" for one in path.inputs if one != name]
+        sources.append(f"{self._table(model, name)} AS {_id(name)}")
+        where = [f"touched.{_id(column)} = {_id(model.driver)}.{_id(column)}" for column in driver.key]
+        where += self._where(path)
+        return (
+            f"SELECT {_list(name, key_of(model, name))} FROM {', '.join(sources)} WHERE {' AND '.join(where)}"
+        )
+
+    def _where(self, path: Path) -> list[str]:
+        return [f"{_column(link.left)} = {_column(link.right)}" for link in path.links]
+
+    def _changed(self, model: Definition, name: str) -> str:
+        """What of an input changed, as a table expression: where its rows were, and where they are now."""
+        join = model.joins[name]
+        if join.dimension:
+            return self._name(f"c_{join.dimension}")
+        contract = table_of(model, name)
+        columns = _projection(self._built(), contract)
+        same = " AND ".join(f"o.{_id(column)} = n.{_id(column)}" for column in contract.key)
+        new = f"SELECT {_list('n', columns)} FROM {self._staged(contract)} AS n"
+        if only_presence(model, name):
+            there = f"SELECT 1 FROM ods.{_id(contract.name)} AS o WHERE {same} AND o._deleted_at IS NULL"
+            return f"({new} WHERE NOT EXISTS ({there}))"
+        old = (
+            f"SELECT {_list('o', columns)} FROM ods.{_id(contract.name)} AS o "
+            f"JOIN {self._staged(contract)} AS n ON {same}"
+        )
+        return f"({old} UNION ALL {new})"
+
+    def _current(self, model: Definition, name: str) -> str:
+        """The rows of an input as a table expression: what is there, and what the run brings."""
+        join = model.joins.get(name)
+        if name == EXISTING or (join and join.dimension):
+            return self._table(model, name)
+        contract = table_of(model, name)
+        columns = _projection(self._built(), contract)
+        return (
+            f"(SELECT {_list('o', columns)} FROM ods.{_id(contract.name)} AS o UNION ALL "
+            f"SELECT {_list('n', columns)} FROM {self._staged(contract)} AS n)"
+        )
+
+    def _table(self, model: Definition, name: str) -> str:
+        if name == EXISTING:
+            return f"dwh.{_id(model.name)}"
+        join = model.joins.get(name)
+        if join and join.dimension:
+            return f"dwh.{_id(join.dimension)}"
+        return f"ods.{_id(table_of(model, name).name)}"
+
+    def _staged(self, contract: TableContract) -> str:
+        return self._name(f"t_{contract.name}")
+
+    def _name(self, what: str) -> str:
+        return f"staging.{_id(self.prefix + what)}"
+
+    def _create(self, what: str, like: str, columns: tuple[str, ...]) -> None:
+        self._execute(
+            f"CREATE UNLOGGED TABLE {self._name(what)} AS SELECT {_list('x', columns)} FROM {like} AS x "
+            "WITH NO DATA"
+        )
+
+    def _fill(self, what: str, load: Load) -> None:
+        name = self.prefix + what
+        load(name, staging.table_schema(self.connection, "staging", name))
+        # The planner knows nothing of a new table and would take it for empty.
+        self._execute(f"ANALYZE {self._name(what)}")
+
+    def _execute(self, statement: str) -> None:
+        self.connection.execute(statement.encode())
+
+
+def _projection(models: list[Definition], contract: TableContract) -> tuple[str, ...]:
+    """The columns of a table by which rows are found: its key, and what joins go by."""
+    wanted = set(contract.key)
+    for model in models:
+        inputs = {
+            name
+            for name in model.inputs
+            if name != EXISTING
+            and not (name in model.joins and model.joins[name].dimension)
+            and table_of(model, name).qualified_name == contract.qualified_name
+        }
+        for name, join in model.joins.items():
+            if name in inputs:
+                wanted |= set(join.match)
+            for reference in (*(one for many in join.match.values() for one in many), join.at or ""):
+                source, _, column = reference.partition(".")
+                if source in inputs:
+                    wanted.add(column)
+    return tuple(column.name for column in contract.columns if column.name in wanted)
+
+
+def _id(name: str) -> str:
+    return sql.Identifier(name).as_string()
+
+
+def _column(reference: str) -> str:
+    source, _, column = reference.partition(".")
+    return f"{_id(source)}.{_id(column)}"
+
+
+def _list(alias: str, columns: tuple[str, ...]) -> str:
+    return ", ".join(f"{_id(alias)}.{_id(column)}" for column in columns)

@@ -1,0 +1,308 @@
+"""What databases have against what definitions and contracts ask for, and the statements between the two."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from clickhouse_connect.driver.client import Client
+from psycopg import sql
+
+from tallyhouse.models import clickhouse, postgres
+from tallyhouse.models.definition import Definition, ModelKind
+from tallyhouse.models.load import all_definitions
+
+SCHEMAS = ("dwh", "ods")
+OWN_TABLES = ("etl_run", "schema_version")
+"""Tables in ClickHouse's database of the star schema that hand-written migrations make."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference, and what ends it.
+
+    Attributes:
+        what: In words.
+        statements: What brings the database to the definition; to be read before they are run.
+        loses: Whether they throw data away.
+    """
+
+    what: str
+    statements: tuple[str, ...]
+    loses: bool = False
+
+
+def postgres_changes(connection: psycopg.Connection[Any]) -> list[Change]:
+    """How PostgreSQL's `dwh` and `ods` differ from definitions and contracts."""
+    wanted = {table.qualified_name: table for table in postgres.tables()}
+    found = {table.qualified_name: table for table in _postgres_tables(connection)}
+    models = {f"dwh.{model.name}": model for model in all_definitions()}
+    changes: list[Change] = []
+    for name, table in wanted.items():
+        if name not in found:
+            seed = _postgres_seed(connection, models[name]) if name in models else ()
+            changes.append(Change(f"{name} is missing", (*_create(table), *seed)))
+        else:
+            changes += _alter(table, found[name])
+    for name in sorted(found.keys() - wanted.keys()):
+        changes.append(Change(f"{name} is in no definition", (f"DROP TABLE {name}",), loses=True))
+    return changes
+
+
+def _create(table: postgres.Table) -> tuple[str, ...]:
+    columns = [f"    {_declared(column)}" for column in table.columns]
+    body = ",\n".join([*columns, f"    PRIMARY KEY ({', '.join(table.key)})"])
+    return (
+        f"CREATE TABLE {table.qualified_name} (\n{body}\n)",
+        *(_index(table, name) for name in table.indexes),
+        _comment(table),
+        *(_column_comment(table, column) for column in table.columns if column.comment),
+    )
+
+
+def _declared(column: postgres.Column) -> str:
+    return f"{column.name} {column.type.upper()}{'' if column.nullable else ' NOT NULL'}"
+
+
+def _index(table: postgres.Table, name: str) -> str:
+    index = table.indexes[name]
+    unique = "UNIQUE " if index.unique else ""
+    return f"CREATE {unique}INDEX {name} ON {table.qualified_name} ({', '.join(index.columns)})"
+
+
+def _comment(table: postgres.Table) -> str:
+    return f"COMMENT ON TABLE {table.qualified_name} IS {_text(table.comment)}"
+
+
+def _column_comment(table: postgres.Table, column: postgres.Column) -> str:
+    return f"COMMENT ON COLUMN {table.qualified_name}.{column.name} IS {_text(column.comment)}"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'" if value else "NULL"
+
+
+def _alter(wanted: postgres.Table, found: postgres.Table) -> Iterator[Change]:
+    name = wanted.qualified_name
+    mine, theirs = ({c.name: c for c in table.columns} for table in (wanted, found))
+    for column in wanted.columns:
+        where = f"{name}.{column.name}"
+        if column.name not in theirs:
+            yield Change(f"{where} is missing", _add(wanted, column))
+            continue
+        other = theirs[column.name]
+        change = f"ALTER TABLE {name} ALTER COLUMN {column.name}"
+        if _spelled(column.type) != other.type:
+            yield Change(
+                f"{where} is {other.type}, not {column.type}", (f"{change} TYPE {column.type.upper()}",)
+            )
+        if column.nullable != other.nullable:
+            yield Change(
+                f"{where} {'must not' if other.nullable else 'may'} be NULL",
+                (f"{change} {'DROP' if column.nullable else 'SET'} NOT NULL",),
+            )
+        if wanted.schema == "dwh" and column.comment != other.comment:
+            yield Change(f"{where} has another comment", (_column_comment(wanted, column),))
+    for extra in sorted(theirs.keys() - mine.keys()):
+        statement = f"ALTER TABLE {name} DROP COLUMN {extra}"
+        yield Change(f"{name}.{extra} is in no definition", (statement,), loses=True)
+    if wanted.key != found.key:
+        yield Change(
+            f"{name} has the key {', '.join(found.key)}, not {', '.join(wanted.key)}",
+            (
+                f"ALTER TABLE {name} DROP CONSTRAINT {wanted.name}_pkey",
+                f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(wanted.key)})",
+            ),
+        )
+    for index in sorted(wanted.indexes.keys() - found.indexes.keys()):
+        yield Change(f"index {index} is missing", (_index(wanted, index),))
+    for index in sorted(found.indexes.keys() - wanted.indexes.keys()):
+        yield Change(f"index {index} serves no join", (f"DROP INDEX {wanted.schema}.{index}",))
+    if wanted.comment != found.comment:
+        yield Change(f"{name} has another comment", (_comment(wanted),))
+
+
+def _add(table: postgres.Table, column: postgres.Column) -> tuple[str, ...]:
+    """A new column; rows that are there get a filler where NULL is not allowed, until a full refresh."""
+    change = f"ALTER TABLE {table.qualified_name}"
+    if column.nullable:
+        added: tuple[str, ...] = (f"{change} ADD COLUMN {_declared(column)}",)
+    else:
+        added = (
+            f"{change} ADD COLUMN {_declared(column)} DEFAULT {_filler(column.type)}",
+            f"{change} ALTER COLUMN {column.name} DROP DEFAULT",
+        )
+    return (*added, _column_comment(table, column)) if column.comment else added
+
+
+def _filler(type_: str) -> str:
+    if type_ == "boolean":
+        return "FALSE"
+    if type_.startswith(("timestamp", "date")):
+        return "'1900-01-01'"
+    return "''" if type_.startswith(("text", "char", "varchar")) else "0"
+
+
+def _spelled(type_: str) -> str:
+    """A type as PostgreSQL's format_type() writes it."""
+    return re.sub(r"^char\(", "character(", type_).replace("varchar", "character varying")
+
+
+def _postgres_seed(connection: psycopg.Connection[Any], model: Definition) -> tuple[str, ...]:
+    """The unknown member of a new dimension."""
+    if model.kind is not ModelKind.DIMENSION:
+        return ()
+    values = [sql.Literal(value).as_string(connection) for value in model.unknown_member.values()]
+    columns = ", ".join(model.unknown_member)
+    return (f"INSERT INTO dwh.{model.name} ({columns})\nVALUES ({', '.join(values)})",)
+
+
+def _postgres_tables(connection: psycopg.Connection[Any]) -> Iterator[postgres.Table]:
+    """The tables of the catalog."""
+    columns: dict[tuple[str, str], list[postgres.Column]] = {}
+    comments: dict[tuple[str, str], str] = {}
+    for schema, table, comment, name, type_, nullable, said in connection.execute(
+        "SELECT n.nspname, c.relname, coalesce(obj_description(c.oid, 'pg_class'), ''), a.attname, "
+        "format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, "
+        "coalesce(col_description(c.oid, a.attnum), '') "
+        "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+        "WHERE n.nspname = ANY(%s) AND c.relkind = 'r' ORDER BY n.nspname, c.relname, a.attnum",
+        (list(SCHEMAS),),
+    ):
+        columns.setdefault((schema, table), []).append(postgres.Column(name, type_, nullable, said))
+        comments[schema, table] = comment
+    keys: dict[tuple[str, str], tuple[str, ...]] = {}
+    indexes: dict[tuple[str, str], dict[str, postgres.Index]] = {}
+    for schema, table, name, primary, unique, names in connection.execute(
+        "SELECT n.nspname, c.relname, i.relname, x.indisprimary, x.indisunique, "
+        "(SELECT array_agg(a.attname::text ORDER BY k.place) FROM unnest(x.indkey) WITH ORDINALITY "
+        "AS k (attnum, place) JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum) "
+        "FROM pg_index AS x JOIN pg_class AS c ON c.oid = x.indrelid "
+        "JOIN pg_class AS i ON i.oid = x.indexrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = ANY(%s)",
+        (list(SCHEMAS),),
+    ):
+        if primary:
+            keys[schema, table] = tuple(names)
+        else:
+            indexes.setdefault((schema, table), {})[name] = postgres.Index(tuple(names or ()), unique)
+    for (schema, table), found in columns.items():
+        yield postgres.Table(
+            schema,
+            table,
+            tuple(found),
+            keys.get((schema, table), ()),
+            indexes.get((schema, table), {}),
+            comments[schema, table],
+        )
+
+
+def clickhouse_changes(client: Client) -> list[Change]:
+    """How ClickHouse's star schema and marts differ from the definitions."""
+    wanted = {table.name: table for table in clickhouse.tables()}
+    found = _clickhouse_tables(client)
+    models = {model.name: model for model in all_definitions()}
+    changes: list[Change] = []
+    for name, table in wanted.items():
+        if name not in found:
+            seed = _clickhouse_seed(models[name])
+            changes.append(Change(f"{name} is missing", (create_clickhouse(table), *seed)))
+        else:
+            changes += _alter_clickhouse(table, found[name])
+    for name in sorted(found.keys() - wanted.keys() - {*OWN_TABLES}):
+        if not name.endswith("__staging"):
+            statement = f"DROP TABLE IF EXISTS {clickhouse.DATABASE}.{name}"
+            changes.append(Change(f"{name} is in no definition", (statement,), loses=True))
+    return changes
+
+
+def create_clickhouse(table: clickhouse.Table, name: str | None = None) -> str:
+    """The statement that makes a table, under its own name or another one."""
+    columns = ",\n".join(f"    {column} {type_}" for column, type_ in table.columns.items())
+    key = table.order_by[0] if len(table.order_by) == 1 else f"({', '.join(table.order_by)})"
+    lines = [
+        f"CREATE TABLE IF NOT EXISTS {clickhouse.DATABASE}.{name or table.name} (\n{columns}\n)",
+        "ENGINE = MergeTree",
+        *([f"PARTITION BY {table.partition_by}"] if table.partition_by else []),
+        f"ORDER BY {key}",
+    ]
+    if any("Nullable" in table.columns[column] for column in table.order_by):
+        lines.append("SETTINGS allow_nullable_key = 1")
+    return "\n".join(lines)
+
+
+def _alter_clickhouse(wanted: clickhouse.Table, found: clickhouse.Table) -> Iterator[Change]:
+    name = f"{clickhouse.DATABASE}.{wanted.name}"
+    if (wanted.order_by, wanted.partition_by) != (found.order_by, found.partition_by):
+        other = f"{wanted.name}__rebuilt"
+        columns = ", ".join(column for column in wanted.columns if column in found.columns)
+        yield Change(
+            f"{wanted.name} is sorted by {found.order_by}, parted by {found.partition_by or 'nothing'}",
+            (
+                f"DROP TABLE IF EXISTS {clickhouse.DATABASE}.{other}",
+                create_clickhouse(wanted, other),
+                f"INSERT INTO {clickhouse.DATABASE}.{other} ({columns})\nSELECT {columns} FROM {name}",
+                f"EXCHANGE TABLES {clickhouse.DATABASE}.{other} AND {name}",
+                f"DROP TABLE {clickhouse.DATABASE}.{other}",
+            ),
+        )
+        return
+    before = None
+    for column, type_ in wanted.columns.items():
+        place = f"AFTER {before}" if before else "FIRST"
+        before = column
+        if column not in found.columns:
+            statement = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {type_} {place}"
+            yield Change(f"{wanted.name}.{column} is missing", (statement,))
+        elif found.columns[column] != type_:
+            statement = f"ALTER TABLE {name} MODIFY COLUMN {column} {type_}"
+            yield Change(f"{wanted.name}.{column} is {found.columns[column]}, not {type_}", (statement,))
+    for column in sorted(found.columns.keys() - wanted.columns.keys()):
+        statement = f"ALTER TABLE {name} DROP COLUMN IF EXISTS {column}"
+        yield Change(f"{wanted.name}.{column} is in no definition", (statement,), loses=True)
+
+
+def _clickhouse_tables(client: Client) -> dict[str, clickhouse.Table]:
+    columns: dict[str, dict[str, str]] = {}
+    for table, name, type_ in client.query(
+        "SELECT table, name, type FROM system.columns WHERE database = {database:String} "
+        "ORDER BY table, position",
+        parameters={"database": clickhouse.DATABASE},
+    ).result_rows:
+        columns.setdefault(table, {})[name] = type_
+    return {
+        name: clickhouse.Table(name, columns.get(name, {}), tuple(key.split(", ")), partition)
+        for name, key, partition in client.query(
+            "SELECT name, sorting_key, partition_key FROM system.tables WHERE database = {database:String}",
+            parameters={"database": clickhouse.DATABASE},
+        ).result_rows
+    }
+
+
+def _clickhouse_seed(model: Definition) -> tuple[str, ...]:
+    if model.kind is not ModelKind.DIMENSION:
+        return ()
+    values = ",\n".join(
+        f"    {_clickhouse_literal(value, clickhouse.type_of(model.columns[name]))} AS {name}"
+        for name, value in model.unknown_member.items()
+    )
+    key = model.key[0]
+    table = f"{clickhouse.DATABASE}.{model.name}"
+    return (f"INSERT INTO {table}\nSELECT\n{values}\nWHERE -1 NOT IN (SELECT {key} FROM {table})",)
+
+
+def _clickhouse_literal(value: Any, type_: str) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int):
+        return str(value)
+    text = "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    if "DateTime64" in type_:
+        return f"toDateTime64({text.replace('+00', '')}, 6, 'UTC')"
+    return text

@@ -1,1 +1,0 @@
-"""What each subject's transform builds, and in which order."""
