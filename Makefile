@@ -99,13 +99,16 @@ verify: $(READY) ## Row counts of every table in every store
 
 ##@ Quality
 
-.PHONY: test check audit format docs picture dags-md requirements
+.PHONY: test check bench-run audit format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
 check: $(READY) ## Format, lint, types, SQL, and what is generated from what
 	@$(STACK) setup --quiet
 	@$(PY) -m scripts.check $(ARGS)
+
+bench-run: $(READY) ## Time whole runs, task by task: build/bench-run.json (SCALE=10 for a large one)
+	@$(PY) -m benchmarks.run.run --scale $(if $(filter command line environment,$(origin SCALE)),$(SCALE),1) $(ARGS)
 
 audit: $(READY) ## Known vulnerabilities of every locked package; says so where it cannot ask
 	@$(PY) -m scripts.audit

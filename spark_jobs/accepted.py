@@ -72,12 +72,31 @@ def newest(rows: DataFrame, contract: TableContract) -> DataFrame:
     return rank(rows, contract).where(F.col(_RANK) == 1).select(*contract.column_names)
 
 
+def prepared(raw: DataFrame, contract: TableContract, *, unique: bool) -> DataFrame:
+    """Typed rows with `_bad` and `_rank`, before those that are not the newest of their key are left out.
+
+    Args:
+        raw: The batch as the wire carried it.
+        contract: The table.
+        unique: Whether no key stands twice: every row is the newest of its key then, unsorted.
+    """
+    rows = typed(raw, contract)
+    return rows.withColumn(_RANK, F.lit(1)) if unique else rank(rows, contract)
+
+
 def accept(
-    raw: DataFrame, contract: TableContract, *, run_id: str, snapshot_at: datetime, target: str
+    raw: DataFrame,
+    contract: TableContract,
+    *,
+    run_id: str,
+    snapshot_at: datetime,
+    target: str,
+    unique: bool = False,
 ) -> TableReport:
     """Writes a raw batch's accepted rows, and counts on the way.
 
-    One pass: the counts are observed between the ranking and the filter of the very job that writes.
+    One pass: the counts are observed between the ranking and the filter of the very job that writes. Where
+    no key stands twice nothing is ranked, so nothing is sorted or shuffled either.
 
     Args:
         raw: The batch as the wire carried it.
@@ -85,6 +104,7 @@ def accept(
         run_id: The run, kept in `_run`.
         snapshot_at: When the source was read, kept in `_snapshot`.
         target: URI of the folder; replaced where it exists.
+        unique: Whether the batch was found to hold no key twice.
 
     Returns:
         What became of each row.
@@ -94,7 +114,7 @@ def accept(
     """
     seen = Observation()
     accepted = (
-        rank(typed(raw, contract), contract)
+        prepared(raw, contract, unique=unique)
         .observe(seen, *_measures(contract))
         .where(F.col(_RANK) == 1)
         .select(

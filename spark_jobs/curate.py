@@ -19,7 +19,6 @@ from urllib.parse import unquote
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_jobs.check import judge
 from spark_jobs.events import CURATED, FATE, LINES, decided, digest, events, kept_aside
 from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
@@ -66,9 +65,9 @@ def curate(subject_name: str, run_id: str) -> None:
     if batch.rows:
         with ThreadPoolExecutor(1) as aside:
             # Great Expectations takes as long to import as the JVM to start: side by side.
-            importing = aside.submit(import_module, "tallyhouse.quality.gate")
+            importing = aside.submit(import_module, "tallyhouse.quality.gate_spark")
             spark = build_session(f"curate {run_id}")
-            gate = importing.result().Gate(run_id)
+            gate = importing.result().SparkGate(run_id)
         log.info("session and Great Expectations after %.1f s", time.monotonic() - started)
         night = _Night(spark, lake, store, batch, run_id)
         version = night.state.version
@@ -80,7 +79,7 @@ def curate(subject_name: str, run_id: str) -> None:
             night.lines.where("problem IS NOT NULL").groupBy("problem").agg(F.count(F.lit(1))).collect()
         )
         counts["kept_aside"] = sum(reasons.values())
-        judge(
+        import_module("tallyhouse.quality.verdict").judge(
             lake.lake,
             gate,
             subject.name,
@@ -90,6 +89,7 @@ def curate(subject_name: str, run_id: str) -> None:
                     accepted.select(*contract.column_names), contract, counts["curated"]
                 )
             },
+            unique_keys={},
         )
         log.info("checked after %.1f s", time.monotonic() - started)
         if reasons:

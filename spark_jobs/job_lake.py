@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 from pyspark.sql import DataFrame, SparkSession
 
-from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.lake import Lake, Manifest, find_manifests
+from tallyhouse.lake import Lake, Manifest
 
 SMALL_BYTES = 16 * 1024 * 1024
 """Parquet (zstd) up to this is one task's work: a second or two."""
@@ -83,33 +82,3 @@ class JobLake:
         schema = ", ".join(f"`{column['name']}` {_SPARK_TYPES[column['type']]}" for column in batch.columns)
         rows = spark.read.schema(schema).parquet(*(self.uri(part.key) for part in batch.parts))
         return rows.coalesce(1) if sum(part.bytes for part in batch.parts) <= SMALL_BYTES else rows
-
-    def batches(self, tables: tuple[TableContract, ...], run_id: str) -> dict[str, Manifest]:
-        """The committed raw batches of a run, by the table's qualified name.
-
-        Raises:
-            TallyhouseError: The run has none, or one was taken under other columns than the contract's.
-        """
-        found = {f"{m.source}.{m.table}": m for m in find_manifests(self.lake, run_id, tables)}
-        if not found:
-            raise TallyhouseError(
-                f"no raw batch has a _manifest.json below {self.uri('raw')}",
-                where=f"run {run_id}",
-                remedy="Run the extraction first; a batch without its manifest does not exist.",
-            )
-        for table in tables:
-            if table.qualified_name in found:
-                _check_columns(found[table.qualified_name], table)
-        return found
-
-
-def _check_columns(manifest: Manifest, table: TableContract) -> None:
-    columns = {column["name"] for column in manifest.columns}
-    missing = sorted(set(table.column_names) - columns)
-    extra = sorted(columns - set(table.column_names))
-    if missing or extra:
-        raise TallyhouseError(
-            f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",
-            where=f"{table.qualified_name} in run {manifest.run_id}",
-            remedy="Extract the table again under the contract of now.",
-        )

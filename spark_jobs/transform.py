@@ -21,6 +21,8 @@ from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from spark_jobs.typed import BadValuesError
 from tallyhouse.contracts import load_subject
+from tallyhouse.lake import committed_batches
+from tallyhouse.quality.report import unique_batches
 
 log = logging.getLogger("spark_jobs.transform")
 
@@ -38,7 +40,8 @@ def transform(subject_name: str, run_id: str) -> None:
     started = time.monotonic()
     subject = load_subject(subject_name)
     lake = JobLake.from_environment()
-    batches = lake.batches(subject.tables, run_id)
+    batches = committed_batches(lake.lake, subject.tables, run_id)
+    unique = unique_batches(lake.lake, subject.name, run_id, batches)
     report_key = f"report/{subject.name}/run={run_id}/transform.json"
 
     spark: SparkSession | None = None
@@ -60,6 +63,7 @@ def transform(subject_name: str, run_id: str) -> None:
                 run_id=run_id,
                 snapshot_at=batch.snapshot_at,
                 target=lake.uri(f"accepted/{contract.source}/{contract.name}/run={run_id}"),
+                unique=name in unique,
             )
         except BadValuesError as error:
             return error

@@ -162,6 +162,7 @@ class Settings(LocalFolder):
     events_clickhouse_db: str
 
     spark_master: str
+    gate_engine: str
 
     airflow_host: str
     airflow_port: int

@@ -23,6 +23,7 @@ from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, find_manifests
 from tallyhouse.lake.outcome import Outcome
 from tallyhouse.publish.run import may_publish
+from tallyhouse.quality.report import read_report
 from tallyhouse.spark_tuning import Machine, local_conf
 
 if TYPE_CHECKING:
@@ -156,10 +157,11 @@ class DataDocsLink(BaseOperatorLink):
 
 
 class CheckBatchOperator(SparkJobOperator):
-    """Runs the Great Expectations suites of a subject over a run's raw batches, on Spark.
+    """Runs the Great Expectations suites of a subject over a run's raw batches.
 
-    Fails when a suite fails, so that nothing after it is run; Data Docs are written either way.
-    See `SparkJobOperator` for the parameters.
+    In this task's own process by DuckDB, or on Spark where the extra of the Spark connection says
+    `"gate": "spark"`. Fails when a suite fails, so that nothing after it is run; Data Docs are written
+    either way. See `SparkJobOperator` for the parameters.
     """
 
     operator_extra_links = (DataDocsLink(),)
@@ -170,23 +172,43 @@ class CheckBatchOperator(SparkJobOperator):
     def execute(self, context: Context) -> None:
         """Runs the suites and leaves the address of the Data Docs behind."""
         try:
-            super().execute(context)
+            self.run_suites(context)
         finally:
-            report = self._report()
+            where = f"subject {self.subject} in run {self.run_id}"
+            lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+            report = read_report(lake, self.subject, self.run_id)
             if report.get("data_docs_url"):
                 context["ti"].xcom_push(key="data_docs_url", value=report["data_docs_url"])
                 self.log.info("Data Docs: %s", report["data_docs_url"])
 
+    def run_suites(self, context: Context) -> None:
+        """Runs the suites, by the engine that the connection names.
+
+        Raises:
+            AirflowFailException: A suite failed, or cannot be run.
+        """
+        where = f"subject {self.subject} in run {self.run_id}"
+        with kept_errors(self, context, where):
+            connection = find_connection(self.spark_conn_id, where)
+            engine = connection.extra_dejson.get("gate", "duckdb")
+            if engine not in ("duckdb", "spark"):
+                raise TallyhouseError(
+                    f"the connection {self.spark_conn_id} asks for the gate {engine!r}",
+                    where=where,
+                    remedy="Set `gate` in its extra (GATE_ENGINE in development) to duckdb or spark.",
+                )
+            if engine == "duckdb":
+                lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
+                # It loads Great Expectations: seconds, and hundreds of megabytes.
+                from tallyhouse.quality.check import check  # noqa: PLC0415
+
+                check(lake, self.subject, self.run_id)
+                return
+        super().execute(context)
+
     def hop(self, stores: lineage.Stores) -> lineage.Hop:
         """See `HopLineage`."""
         return lineage.check(load_subject(self.subject), stores)
-
-    def _report(self) -> dict[str, Any]:
-        where = f"subject {self.subject} in run {self.run_id}"
-        lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
-        key = f"report/{self.subject}/run={self.run_id}/quality.json"
-        report: dict[str, Any] = lake.read_json(key) if key in lake.keys(key.rpartition("/")[0]) else {}
-        return report
 
 
 class TransformBatchOperator(SparkJobOperator):
@@ -212,7 +234,8 @@ class TransformBatchOperator(SparkJobOperator):
 class CurateEventsOperator(CheckBatchOperator):
     """Reads a run's events, runs their suite, and writes the curated files aside, in one Spark session.
 
-    A published run is left as it is.
+    The suite runs on Spark whatever the connection says, since there the events are. A published run is
+    left as it is.
 
     :param events_conn_id: connection of the events' bucket
 
@@ -229,6 +252,10 @@ class CurateEventsOperator(CheckBatchOperator):
         """Runs the job unless the run is published."""
         if not self._is_published():
             super().execute(context)
+
+    def run_suites(self, context: Context) -> None:
+        """Runs the job."""
+        SparkJobOperator.execute(self, context)
 
     def _more_environment(self, where: str) -> dict[str, str]:
         hook = LakeHook(aws_conn_id=self.events_conn_id)

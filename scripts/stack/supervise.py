@@ -53,6 +53,10 @@ class Supervisor:
         except (OSError, HTTPException, Fault):
             return False
 
+    def pid(self) -> int:
+        """The process that started all others."""
+        return int(self._ask("getPID"))
+
     def states(self) -> dict[str, dict[str, Any]]:
         """State, pid and times of each program; empty when supervisord does not run."""
         if not self.alive():

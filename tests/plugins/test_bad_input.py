@@ -15,7 +15,7 @@ from operators.lake_to_postgres import LakeToPostgresOperator
 from operators.mysql_to_lake import MySqlToLakeOperator
 from operators.postgres_to_lake import PostgresToLakeOperator
 from operators.run import OpenRunOperator
-from operators.spark_job import CurateEventsOperator, SparkJobOperator
+from operators.spark_job import CheckBatchOperator, CurateEventsOperator, SparkJobOperator
 from tallyhouse.contracts import load_source
 from tallyhouse.contracts.load import REPOSITORY
 from tallyhouse.extract import mysql as mysql_source
@@ -235,6 +235,28 @@ def test_an_unknown_spark_connection(context: dict[str, Any]) -> None:
         task_id="s", job="transform", subject="pancake", run_id=RUN, conn_id="spark_x"
     )
     assert "there is no connection 'spark_x'" in fails(operator, context, permanent=True)
+
+
+def test_a_gate_that_nobody_knows(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    connection(monkeypatch, "spark_odd", conn_type="spark", host="local[*]", extra={"gate": "polars"})
+    operator = CheckBatchOperator(task_id="c", subject="pancake", run_id=RUN, conn_id="spark_odd")
+    message = fails(operator, context, permanent=True)
+    assert message.startswith(
+        f"subject pancake in run {RUN}: the connection spark_odd asks for the gate 'polars'"
+    )
+    assert "GATE_ENGINE" in message
+
+
+def test_a_gate_without_batches_starts_no_spark(
+    context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_spark(*_: Any) -> None:
+        raise AssertionError("the gate started Spark")
+
+    monkeypatch.setattr(SparkJobOperator, "execute", no_spark)
+    operator = CheckBatchOperator(task_id="c", subject="pancake", run_id=RUN)
+    message = fails(operator, context, permanent=True)
+    assert message.startswith(f"run {RUN}: no raw batch has a _manifest.json")
 
 
 def test_a_spark_job_says_in_one_line_why_it_failed(context: dict[str, Any]) -> None:

@@ -1,21 +1,22 @@
-"""The gate on Spark: what passes, what fails, what it says of it and what it keeps to itself."""
+"""The gate: what passes, what fails, what it says of it and what it keeps to itself."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
-from spark_jobs.check import check
+from tallyhouse.contracts import TableContract, load_subject
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.lake import Lake
+from tallyhouse.lake import Lake, committed_batches
+from tallyhouse.quality import gate
+from tallyhouse.quality.check import check
+from tallyhouse.quality.report import unique_batches
+from tallyhouse.quality.suites import read_suite
 from tests.spark_jobs.raw_batches import pancakes, techmarket, write_subject
 
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    monkeypatch.setenv("LAKE_BASE", tmp_path.as_uri())
     monkeypatch.setenv("DATA_DOCS_URL", "http://127.0.0.1:8003/")
     return Lake.local(str(tmp_path))
 
@@ -52,13 +53,13 @@ def assert_rows_are_named(lake: Lake, bad: str, found: dict[str, Any], rows: dic
         assert rows[key][0]["id"] in text(lake, page), "the page of the rule names the row"
 
 
-def test_a_subject(lake: Lake, spark: SparkSession) -> None:
+def test_a_subject(lake: Lake) -> None:
     """One run of every suite that passes, one that fails in every way there is."""
     rows = techmarket(30)
     rows["refunds"] = []
     good, bad = "techmarket-20260101T020000-0001", "techmarket-20260102T020000-0002"
     write_subject(lake, "techmarket", good, rows)
-    check("techmarket", good)
+    check(lake, "techmarket", good)
     found = report(lake, good)
     assert found["success"]
     assert found["suites"]["orders.orders"] == {"success": True, "rows": 30, "failed": []}
@@ -73,7 +74,7 @@ def test_a_subject(lake: Lake, spark: SparkSession) -> None:
     rows["roles"].append(dict(rows["roles"][0]))
     write_subject(lake, "techmarket", bad, rows)
     with pytest.raises(TallyhouseError) as raised:
-        check("techmarket", bad)
+        check(lake, "techmarket", bad)
     message = str(raised.value)
     assert message.startswith(
         f"auth.roles in run {bad}: expect_compound_columns_to_be_unique(id, updated_at)"
@@ -117,7 +118,7 @@ def test_a_subject(lake: Lake, spark: SparkSession) -> None:
     assert "failed: auth.roles, catalog.products" in index
 
 
-def test_a_rule_of_the_other_subject(lake: Lake, spark: SparkSession) -> None:
+def test_a_rule_of_the_other_subject(lake: Lake) -> None:
     run_id = "pancake-20260101T020000-0001"
     rows = pancakes(5)
     rows["pancakes"][0]["fluffiness_level"] = 11
@@ -125,7 +126,7 @@ def test_a_rule_of_the_other_subject(lake: Lake, spark: SparkSession) -> None:
     bad = rows["pancakes"][0]["id"]
     said = rf"between\(fluffiness_level\) failed in 1 rows, such as 11 \(id {bad}\)\."
     with pytest.raises(TallyhouseError, match=said) as raised:
-        check("pancake", run_id)
+        check(lake, "pancake", run_id)
     assert raised.value.failure("check") == {
         "task": "check",
         "table": "pancake.pancakes",
@@ -137,9 +138,76 @@ def test_a_rule_of_the_other_subject(lake: Lake, spark: SparkSession) -> None:
     }
 
 
+def test_what_is_proved_of_keys(lake: Lake) -> None:
+    """A key that stands twice is not proved to stand once, nor is a batch that the gate has not seen."""
+    run_id = "techmarket-20260101T020000-0001"
+    rows = techmarket(20)
+    changed = dict(rows["orders"][0])
+    changed["updated_at"] = changed["updated_at"].replace(year=changed["updated_at"].year + 1)
+    rows["orders"].append(changed)  # as when a row changes between two reads of a window
+    rows["refunds"] = []
+    write_subject(lake, "techmarket", run_id, rows)
+    subject = load_subject("techmarket")
+    assert (
+        unique_batches(lake, "techmarket", run_id, committed_batches(lake, subject.tables, run_id)) == set()
+    )
+    check(lake, "techmarket", run_id)
+    batches = committed_batches(lake, subject.tables, run_id)
+    proved = unique_batches(lake, "techmarket", run_id, batches)
+    assert proved == set(batches) - {"orders.orders", "payments.refunds"}
+    write_subject(lake, "techmarket", run_id, rows, attempt=2)
+    again = committed_batches(lake, subject.tables, run_id)
+    assert unique_batches(lake, "techmarket", run_id, again) == set()
+
+
+@pytest.mark.parametrize(
+    ("expectation", "said"),
+    [
+        (
+            {
+                "type": "expect_column_values_to_match_strftime_format",
+                "kwargs": {"column": "name", "strftime_format": "%Y"},
+            },
+            r"column_values\.match_strftime_format",
+        ),
+        (
+            {
+                "type": "expect_column_values_to_match_regex",
+                "kwargs": {"column": "name", "regex": "(?=P)ancake"},
+            },
+            r"invalid perl operator",
+        ),
+        (
+            {
+                "type": "expect_column_values_to_not_be_null",
+                "kwargs": {"column": "name", "row_condition": "id > 3", "condition_parser": "spark"},
+            },
+            "row_condition",
+        ),
+    ],
+    ids=["kind", "pattern", "condition"],
+)
+def test_a_rule_that_cannot_be_counted_is_no_verdict(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, expectation: dict[str, Any], said: str
+) -> None:
+    def with_it(contract: TableContract) -> dict[str, Any]:
+        suite = read_suite(contract)
+        suite["expectations"].append(expectation | {"severity": "critical"})
+        return suite
+
+    monkeypatch.setattr("tallyhouse.quality.gate.read_suite", with_it)
+    run_id = "pancake-20260101T020000-0001"
+    write_subject(lake, "pancake", run_id, pancakes(5))
+    with pytest.raises(TallyhouseError, match=said) as raised:
+        check(lake, "pancake", run_id)
+    assert str(raised.value).startswith("pancake.pancakes: its suite cannot be counted in DuckDB")
+    assert "GATE_ENGINE=spark" in str(raised.value)
+    assert lake.keys("report") == []
+
+
 def test_a_run_without_batches(lake: Lake) -> None:
     with pytest.raises(TallyhouseError, match=r"run pancake-none: no raw batch has a _manifest\.json"):
-        check("pancake", "pancake-none")
+        check(lake, "pancake", "pancake-none")
 
 
 @pytest.mark.parametrize(
@@ -153,6 +221,5 @@ def test_a_run_without_batches(lake: Lake) -> None:
     ],
 )
 def test_a_query_that_reads_personal_data_keeps_it_to_itself(query: str | None, personal: bool) -> None:
-    gate = import_module("tallyhouse.quality.gate")  # takes seconds
     assert gate.tells_of(("email", "phone"), [], query) is personal
     assert not gate.tells_of((), [], query)

@@ -1,5 +1,6 @@
 """De-duplication, and the numbers that the ledger takes from it."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from spark_jobs.accepted import accept, newest
+from spark_jobs.accepted import accept, newest, prepared
 from spark_jobs.typed import BadValuesError
 from tallyhouse.contracts import Column, ColumnType, TableContract
 
@@ -98,6 +99,30 @@ def test_accept_counts_both_sides(spark: SparkSession, tmp_path: Path) -> None:
     assert kept[1, "x"]["amount"] == Decimal("20.20")
     assert kept[1, "x"]["at"] == datetime(2026, 1, 1, 0, 0, 0, 1, UTC)
     assert {(row["_snapshot"], row["_run"]) for row in kept.values()} == {(SNAPSHOT, "run-1")}
+
+
+def test_accept_ranks_nothing_where_no_key_stands_twice(
+    spark: SparkSession, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        (1, "x", "10.10", 1, "2026-01-01 00:00:00.000000"),
+        (2, "x", "-0.01", None, "2026-01-01 00:00:00.000000"),
+        (2, "y", None, 5, None),
+    ]
+    raw = spark.read.parquet(wire(tmp_path, rows))
+    found = []
+    for unique in (False, True):
+        target = tmp_path / f"accepted-{unique}"
+        report = accept(
+            raw, CONTRACT, run_id="run-1", snapshot_at=SNAPSHOT, target=target.as_uri(), unique=unique
+        )
+        found.append((report, sorted(map(str, pq.read_table(target).to_pylist()))))
+    assert found[0] == found[1]
+    capfd.readouterr()
+    prepared(raw, CONTRACT, unique=True).explain()
+    assert not re.search("Sort|Window|Exchange", capfd.readouterr().out)
+    prepared(raw, CONTRACT, unique=False).explain()
+    assert re.search("Sort|Window|Exchange", capfd.readouterr().out)
 
 
 def test_accept_replaces_what_an_earlier_try_left(spark: SparkSession, tmp_path: Path) -> None:

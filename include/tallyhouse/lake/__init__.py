@@ -1,6 +1,23 @@
 """The lake: an S3 bucket with immutable raw batches, accepted rows and increments."""
 
-from tallyhouse.lake.manifest import MANIFEST, Manifest, Part, batch_prefix, commit, find_manifests
+from tallyhouse.lake.manifest import (
+    MANIFEST,
+    Manifest,
+    Part,
+    batch_prefix,
+    commit,
+    committed_batches,
+    find_manifests,
+)
 from tallyhouse.lake.store import Lake
 
-__all__ = ["MANIFEST", "Lake", "Manifest", "Part", "batch_prefix", "commit", "find_manifests"]
+__all__ = [
+    "MANIFEST",
+    "Lake",
+    "Manifest",
+    "Part",
+    "batch_prefix",
+    "commit",
+    "committed_batches",
+    "find_manifests",
+]

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from tallyhouse.contracts import TableContract
+from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake.store import Lake
 
 MANIFEST = "_manifest.json"
@@ -122,3 +123,35 @@ def find_manifests(lake: Lake, run_id: str, tables: Iterable[TableContract]) -> 
         if attempts:
             found.append(Manifest.from_json(lake.read_json(attempts[max(attempts)])))
     return found
+
+
+def committed_batches(lake: Lake, tables: Iterable[TableContract], run_id: str) -> dict[str, Manifest]:
+    """The committed raw batches of a run, by the table's qualified name.
+
+    Raises:
+        TallyhouseError: The run has none, or one was taken under other columns than the contract's.
+    """
+    tables = list(tables)
+    found = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, tables)}
+    if not found:
+        raise TallyhouseError(
+            f"no raw batch has a _manifest.json below {lake.path('raw')}",
+            where=f"run {run_id}",
+            remedy="Run the extraction first; a batch without its manifest does not exist.",
+        )
+    for table in tables:
+        if table.qualified_name in found:
+            _check_columns(found[table.qualified_name], table)
+    return found
+
+
+def _check_columns(manifest: Manifest, table: TableContract) -> None:
+    columns = {column["name"] for column in manifest.columns}
+    missing = sorted(set(table.column_names) - columns)
+    extra = sorted(columns - set(table.column_names))
+    if missing or extra:
+        raise TallyhouseError(
+            f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",
+            where=f"{table.qualified_name} in run {manifest.run_id}",
+            remedy="Extract the table again under the contract of now.",
+        )

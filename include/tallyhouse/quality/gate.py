@@ -1,17 +1,17 @@
-"""Runs suites over typed batches on Spark.
+"""Runs suites over typed batches; `gate_duckdb` and `gate_spark` say what counts.
 
 Importing this module takes seconds: it loads Great Expectations.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-from pyspark.sql import DataFrame
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import SAMPLES
@@ -31,6 +31,10 @@ from great_expectations.data_context.data_context.ephemeral_data_context import 
 )
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.data_context.types.resource_identifiers import ValidationResultIdentifier
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+# It tells every step of its work at INFO.
+logging.getLogger("great_expectations").setLevel(logging.WARNING)
 
 # Counts, and a few values that break the rule; the index of every row that does would not fit in memory.
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 10}
@@ -81,11 +85,12 @@ class SuiteResult:
         }
 
 
-class Gate:
-    """Suites over the batches of one run.
+class Gate[Batch](ABC):
+    """Suites over the batches of one run, whatever engine counts.
 
     Attributes:
         context: Great Expectations' context, in memory; `data_docs` renders it.
+        run: How Great Expectations calls the run.
     """
 
     def __init__(self, run_id: str) -> None:
@@ -93,11 +98,9 @@ class Gate:
         assert isinstance(context, EphemeralDataContext)  # noqa: S101 - what the mode says
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         self.context = context
-        # A batch is read from the lake once; the caller's frame is let go after its suite.
-        self._source = context.data_sources.add_spark("raw", persist=True)
-        self._run = RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))
+        self.run = RunIdentifier(run_name=run_id, run_time=datetime.now(UTC))
 
-    def check(self, batch: DataFrame, contract: TableContract, rows: int) -> SuiteResult:
+    def check(self, batch: Batch, contract: TableContract, rows: int) -> SuiteResult:
         """Runs a table's suite.
 
         Args:
@@ -109,26 +112,97 @@ class Gate:
             TallyhouseError: The table has no suite.
             RuntimeError: An expectation could not be computed at all.
         """
-        name = contract.qualified_name
         suite = self.context.suites.add(gx.ExpectationSuite(**read_suite(contract)))
         if not rows:
             return SuiteResult(success=True, rows=0)
-        data = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("batch")
-        definition = self.context.validation_definitions.add(
-            gx.ValidationDefinition(name=name, data=data, suite=suite)
-        )
         try:
-            result = definition.run(
-                batch_parameters={"dataframe": batch}, result_format=RESULT_FORMAT, run_id=self._run
-            )
+            result = self.validate(batch, contract, suite)
             failing = [one for one in result.results if not one.success]
-            # Keys are asked for only of what fails: it is one more pass for each expectation.
-            whole = data.get_batch(batch_parameters={"dataframe": batch}) if failing else None
-            failed = tuple(_failure(one, batch, contract, _rows(one, whole, contract)) for one in failing)
+            failed = tuple(self._failure(one, batch, contract) for one in failing)
         finally:
-            batch.unpersist()
+            self.release(batch)
         self._hide_personal_data(result, contract)
         return SuiteResult(bool(result.success), rows, failed, result.to_json_dict())  # type: ignore[no-untyped-call]
+
+    @abstractmethod
+    def validate(
+        self, batch: Batch, contract: TableContract, suite: gx.ExpectationSuite
+    ) -> ExpectationSuiteValidationResult:
+        """Runs a suite over a batch that has rows, and stores the result in the context."""
+
+    @abstractmethod
+    def validate_one(
+        self,
+        batch: Batch,
+        contract: TableContract,
+        config: ExpectationConfiguration,
+        result_format: dict[str, Any],
+    ) -> ExpectationValidationResult:
+        """Runs one expectation of the suite that was validated last, in another result format."""
+
+    @abstractmethod
+    def first_rows(self, batch: Batch, query: str, limit: int) -> list[dict[str, Any]]:
+        """A few rows of a query over the batch, which it calls `{batch}`."""
+
+    def release(self, batch: Batch) -> None:  # noqa: B027 - most engines keep nothing
+        """Lets a batch go after its suite."""
+
+    def _rows(
+        self, result: ExpectationValidationResult, batch: Batch, contract: TableContract
+    ) -> tuple[str, ...]:
+        """Some of the rows that break an expectation, by their keys.
+
+        Asked for only of what fails: it is one more pass for each expectation. They are put into the
+        result as well, so that its page in the Data Docs names them.
+        """
+        config = result.expectation_config
+        if config is None or _exception(result) or set(contract.key) & set(contract.pii):
+            return ()
+        if "unexpected_count" not in result.result:
+            return ()  # not about single rows
+        named = {
+            "result_format": "SUMMARY",
+            "partial_unexpected_count": SAMPLES,
+            "unexpected_index_column_names": list(contract.key),
+        }
+        again = self.validate_one(batch, contract, config, named)
+        rows = again.result.get("partial_unexpected_index_list") or []
+        if rows:
+            result.result["unexpected_index_list"] = [
+                {name: None if value is None else str(value) for name, value in row.items()} for row in rows
+            ]
+            result.result["unexpected_index_column_names"] = list(contract.key)
+        return tuple(", ".join(f"{name} {row[name]}" for name in contract.key) for row in rows)
+
+    def _failure(self, result: ExpectationValidationResult, batch: Batch, contract: TableContract) -> Failure:
+        config = result.expectation_config
+        assert config is not None  # noqa: S101 - every result of a suite has it
+        if raised := _exception(result):
+            raise RuntimeError(f"{contract.qualified_name}: {config.type} {config.kwargs}: {raised}")
+        rows = self._rows(result, batch, contract)
+        columns = _columns(result)
+        found = result.result
+        values = found.get("partial_unexpected_list") or []
+        sample = str(values[0]) if values else None
+        query = config.kwargs.get("unexpected_rows_query")
+        if query is not None:
+            # Great Expectations counts what the query finds and keeps none of it in this format.
+            found_rows = self.first_rows(batch, query, SAMPLES)
+            rows = tuple(", ".join(f"{key} {value}" for key, value in row.items()) for row in found_rows)
+            sample = rows[0] if rows else None
+        elif "observed_value" in found and not values:
+            sample = f"observed {found['observed_value']}"
+        if sample is not None and tells_of(contract.pii, columns, query):
+            sample = HIDDEN
+            rows = rows if query is None else ()
+        unexpected = found.get("unexpected_count", found.get("observed_value") if query else None)
+        return Failure(
+            config.type,
+            ", ".join(columns) or str(config.description or query or "table"),
+            unexpected if isinstance(unexpected, int) else None,
+            sample,
+            rows,
+        )
 
     def _hide_personal_data(self, result: ExpectationSuiteValidationResult, contract: TableContract) -> None:
         """Takes personal data out of a result, here and where it was stored for the Data Docs."""
@@ -151,65 +225,6 @@ class Gate:
 def _columns(result: ExpectationValidationResult) -> list[str]:
     config = result.expectation_config
     return columns_of({"kwargs": config.kwargs}) if config else []
-
-
-def _rows(result: ExpectationValidationResult, batch: Any, contract: TableContract) -> tuple[str, ...]:
-    """Some of the rows that break an expectation, by their keys.
-
-    They are put into the result as well, so that its page in the Data Docs names them.
-    """
-    config = result.expectation_config
-    if config is None or _exception(result) or set(contract.key) & set(contract.pii):
-        return ()
-    if "unexpected_count" not in result.result:
-        return ()  # not about single rows
-    again = batch.validate(
-        config.to_domain_obj(),
-        result_format={
-            "result_format": "SUMMARY",
-            "partial_unexpected_count": SAMPLES,
-            "unexpected_index_column_names": list(contract.key),
-        },
-    )
-    rows = again.result.get("partial_unexpected_index_list") or []
-    if rows:
-        result.result["unexpected_index_list"] = [
-            {name: None if value is None else str(value) for name, value in row.items()} for row in rows
-        ]
-        result.result["unexpected_index_column_names"] = list(contract.key)
-    return tuple(", ".join(f"{name} {row[name]}" for name in contract.key) for row in rows)
-
-
-def _failure(
-    result: ExpectationValidationResult, batch: DataFrame, contract: TableContract, rows: tuple[str, ...]
-) -> Failure:
-    config = result.expectation_config
-    assert config is not None  # noqa: S101 - every result of a suite has it
-    if raised := _exception(result):
-        raise RuntimeError(f"{contract.qualified_name}: {config.type} {config.kwargs}: {raised}")
-    columns = _columns(result)
-    found = result.result
-    values = found.get("partial_unexpected_list") or []
-    sample = str(values[0]) if values else None
-    query = config.kwargs.get("unexpected_rows_query")
-    if query is not None:
-        # Great Expectations counts what the query finds and keeps none of it in this format.
-        found_rows = batch.sparkSession.sql(query, batch=batch).head(SAMPLES)
-        rows = tuple(", ".join(f"{key} {value}" for key, value in row.asDict().items()) for row in found_rows)
-        sample = rows[0] if rows else None
-    elif "observed_value" in found and not values:
-        sample = f"observed {found['observed_value']}"
-    if sample is not None and tells_of(contract.pii, columns, query):
-        sample = HIDDEN
-        rows = rows if query is None else ()
-    unexpected = found.get("unexpected_count", found.get("observed_value") if query else None)
-    return Failure(
-        config.type,
-        ", ".join(columns) or str(config.description or query or "table"),
-        unexpected if isinstance(unexpected, int) else None,
-        sample,
-        rows,
-    )
 
 
 def tells_of(personal: tuple[str, ...], columns: list[str], query: str | None) -> bool:
