@@ -35,7 +35,8 @@ def copy(tmp_path: Path) -> Path:
     for folder in COPIED:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    for folder in ("scripts", "services"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
 
 
