@@ -111,7 +111,8 @@ def worlds(draw: st.DrawFn, pipeline: str) -> World:
     for name, columns in wanted.items():
         contract = tables(pipeline)[name]
         types = {column.name: column.dbml for column in described()[f"ods.{name}"].columns}
-        for rows, least, most in ((world.before, 2, 4), (world.brought, 0, 3 if name in changing else 0)):
+        brought = 3 if name in changing else 0
+        for rows, least, most in ((world.before, 3, 4), (world.brought, min(2, brought), brought)):
             one_row = st.fixed_dictionaries(dict.fromkeys(columns, NUMBERS))
             drawn = draw(st.lists(one_row, min_size=least, max_size=most))
             unique = {
@@ -137,8 +138,8 @@ def histories(draw: st.DrawFn, model: Definition, keys: int) -> list[Row]:
     member = str(model.natural_key)
     others = [name for name in types if name.endswith(("_key", "_id")) and name not in (member, *model.key)]
     rows: list[Row] = []
-    for number in draw(st.sets(NUMBERS, max_size=3)):
-        cuts = sorted(draw(st.sets(NUMBERS, max_size=2)))
+    for number in draw(st.sets(NUMBERS, min_size=1)):
+        cuts = sorted(draw(st.sets(NUMBERS, min_size=1, max_size=2)))
         bounds = [PAST, *(FIRST + timedelta(days=cut) for cut in cuts), FUTURE]
         for place, (begins, ends) in enumerate(pairwise(bounds)):
             row = {member: value(types[member], number), "valid_from": begins, "valid_to": ends}
@@ -245,7 +246,7 @@ def text(one: Any) -> Any:
 @pytest.mark.parametrize("pipeline", warehouse_pipelines())
 @given(data=st.data())
 @hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_no_row_that_changes_is_missed(
     warehouse: psycopg.Connection[Any], insert: Insert, pipeline: str, data: st.DataObject
