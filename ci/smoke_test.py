@@ -9,6 +9,7 @@ else the usual ports of 127.0.0.1. Needs nothing but Python.
 """
 
 import argparse
+import base64
 import json
 import os
 import time
@@ -113,9 +114,15 @@ def clickhouse() -> None:
 
 
 def prometheus() -> None:
-    """Prometheus reaches what it scrapes."""
+    """Prometheus reaches what it scrapes, and answers nobody without its login."""
     url = address("PROMETHEUS", 9090)
-    down = json.loads(well(f"{url}/api/v1/query?query=up%3D%3D0"))["data"]["result"]
+    query = f"{url}/api/v1/query?query=up%3D%3D0"
+    status, _ = ask(query)
+    if status != 401:
+        raise SmokeError(f"{url}: {status} without a login, expected 401")
+    user, password = (os.environ.get(f"PROMETHEUS_{key}", "") for key in ("USER", "PASSWORD"))
+    login = base64.b64encode(f"{user or 'prometheus'}:{password}".encode()).decode()
+    down = json.loads(well(query, headers={"Authorization": f"Basic {login}"}))["data"]["result"]
     if down:
         raise SmokeError(f"{url}: does not reach {', '.join(one['metric']['job'] for one in down)}")
 

@@ -184,6 +184,8 @@ class Settings(LocalFolder):
     night_metrics_port: int
     prometheus_host: str
     prometheus_port: int
+    prometheus_user: str
+    prometheus_password: str
 
     port_offset: int = 0
 

@@ -132,6 +132,7 @@ def logins(stack: Stack) -> int:
     table.add_row("the warehouse, to read", warehouse, s.dwh_reader_user, s.dwh_reader_password)
     clickhouse = f"http://{s.clickhouse_host}:{s.clickhouse_http_port}"
     table.add_row("ClickHouse", clickhouse, s.clickhouse_user, s.clickhouse_password or "(none)")
+    table.add_row("Prometheus", s.prometheus_url, s.prometheus_user, s.prometheus_password)
     superset_password = stack.secrets["SUPERSET_ADMIN_PASSWORD"]
     table.add_row("Superset (make superset)", s.superset_url, s.superset_admin_user, superset_password)
     Console(highlight=False, width=None if console.is_terminal else 160, soft_wrap=True).print(table)

@@ -12,9 +12,9 @@ from confluent_kafka.admin import AdminClient
 from tallyhouse.settings import Settings
 
 
-def http(url: str) -> None:
-    """Raise unless the URL answers 200."""
-    requests.get(url, timeout=2).raise_for_status()
+def http(url: str, login: tuple[str, str] | None = None) -> None:
+    """Raise unless the URL answers 200, to a user with a password if it asks for one."""
+    requests.get(url, auth=login, timeout=2).raise_for_status()
 
 
 def mysql_connection(values: dict[str, str], store: str, reader: bool = False) -> Any:

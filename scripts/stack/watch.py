@@ -7,7 +7,9 @@ from typing import Any
 
 import yaml
 
+from scripts.prometheus_login import write_login
 from scripts.stack import fetch, readiness
+from scripts.stack.accounts import account
 from scripts.stack.context import Stack, StackError
 from scripts.stack.service import Service
 from tallyhouse.settings import Settings
@@ -19,6 +21,7 @@ def watchers(stack: Stack) -> list[Service]:
     config = stack.run / "prometheus" / "prometheus.yml"
     data = stack.data / "prometheus"
     home = fetch.prometheus_home(stack)
+    login = (s.prometheus_user, s.prometheus_password)
 
     def prepare() -> None:
         if not fetch.prometheus(stack).exists():
@@ -26,6 +29,7 @@ def watchers(stack: Stack) -> list[Service]:
                 "prometheus: not found; install it, or start the rest: make start GROUPS=nights,events,apps"
             )
         write_config(stack, config)
+        write_login(config.parent / "login", *login, account(stack, "prometheus"))
 
     command = [
         # Where it stands the fetched one finds its pages.
@@ -35,6 +39,8 @@ def watchers(stack: Stack) -> list[Service]:
             f"--web.listen-address={s.prometheus_host}:{s.prometheus_port}",
             "--storage.tsdb.retention.time=15d",
         ),
+        # It cannot check Host, so a web page reaches it under any name: the login keeps it from reading.
+        *(f"--web.config.file={config.parent / 'login/web.yml'}", "--web.cors.origin=none"),
         "--log.level=warn",
     ]
     return [
@@ -51,7 +57,7 @@ def watchers(stack: Stack) -> list[Service]:
             "prometheus",
             shlex.join(command),
             {"PROMETHEUS_PORT": s.prometheus_port},
-            ready=lambda: readiness.http(f"{s.prometheus_url}/-/ready"),
+            ready=lambda: readiness.http(f"{s.prometheus_url}/-/ready", login),
             prepare=prepare,
             account="prometheus",
             owns=(data,),
@@ -89,8 +95,10 @@ def write_config(stack: Stack, to: Path) -> None:
         if job["job_name"] not in here:
             raise StackError(f"prometheus: job {job['job_name']} has no address in scripts/stack/watch.py")
         job["static_configs"] = [{"targets": [here[job["job_name"]]]}]
+        if "basic_auth" in job:
+            job["basic_auth"]["username"] = stack.settings.prometheus_user
     config["rule_files"] = [str(folder / rules) for rules in config["rule_files"]]
     to.parent.mkdir(parents=True, exist_ok=True)
     to.parent.chmod(0o711)
     to.write_text(yaml.safe_dump(config, sort_keys=False))
-    to.chmod(0o644)  # it holds no secret, and Prometheus' account reads it
+    to.chmod(0o644)  # the password is in a file of its own, and Prometheus' account reads it

@@ -171,8 +171,13 @@ def traffic(settings: Settings, a_night: None) -> None:
         time.sleep(1)
 
 
+def get(settings: Settings, path: str, **params: str) -> requests.Response:
+    login = (settings.prometheus_user, settings.prometheus_password)
+    return requests.get(f"{settings.prometheus_url}{path}", params=params, auth=login, timeout=30)
+
+
 def ask(settings: Settings, query: str) -> list[dict[str, Any]]:
-    answer = requests.get(f"{settings.prometheus_url}/api/v1/query", params={"query": query}, timeout=10)
+    answer = get(settings, "/api/v1/query", query=query)
     assert answer.ok, f"{query}: {answer.text}"
     return list(answer.json()["data"]["result"])
 
@@ -216,14 +221,20 @@ def test_what_ingest_counts_is_what_prometheus_has(settings: Settings, traffic: 
 
 
 @pytest.mark.integration
-def test_the_pages_of_prometheus_show_the_alerts() -> None:
+def test_prometheus_lets_nobody_in_without_its_login(settings: Settings) -> None:
+    for host in ("evil.example", "127.0.0.1"):
+        answer = requests.get(f"{settings.prometheus_url}/metrics", headers={"Host": host}, timeout=30)
+        assert answer.status_code == 401, host
+
+
+@pytest.mark.integration
+def test_the_pages_of_prometheus_show_the_alerts(settings: Settings) -> None:
     """Its scripts and styles too: Debian's program looks for them in the system's folders."""
-    url = Stack().settings.prometheus_url
-    page = requests.get(f"{url}/classic/alerts", timeout=30)
+    page = get(settings, "/classic/alerts")
     assert page.status_code == 200
     assert {rule["alert"] for rule in RULES if "alert" in rule} <= set(re.findall(r"\w+", page.text))
     parts = re.findall(r'(?:src|href)="(/classic/static/[^"]+)"', page.text)
     assert len(parts) > 5
     for part in parts:
-        assert requests.get(f"{url}{part}", timeout=30).status_code == 200, part
-    assert requests.get(f"{url}/graph", timeout=30).status_code == 200
+        assert get(settings, part).status_code == 200, part
+    assert get(settings, "/graph").status_code == 200

@@ -6,6 +6,7 @@ can read it, `make check` says, by Compose's own library.
 
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_what_is_named_is_there() -> None:
 
 def test_every_server_says_whether_it_is_well() -> None:
     silent = {name for name, service in SERVICES.items() if "healthcheck" not in service}
-    assert silent == {"airflow-init", "spark-worker", "adminer"}
+    assert silent == {"airflow-init", "prometheus-login", "spark-worker", "adminer"}
 
 
 DOCKERFILES = sorted([*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("infrastructure/docker/*.Dockerfile")])
@@ -290,6 +291,40 @@ def test_prometheus_finds_each_service_where_it_listens() -> None:
         folder, _, _ = rules.rpartition("/")
         source = f"./observability/{folder or rules}"
         assert mounted[source] == f"/etc/prometheus/{folder or rules}", rules
+
+
+def test_prometheus_its_own_scrape_and_grafana_have_one_login() -> None:
+    writer, server = SERVICES["prometheus-login"], SERVICES["prometheus"]
+    # Written where it is read, by an image with this code, before Prometheus starts.
+    (volume,) = writer["volumes"]
+    assert f"{volume}:ro" in server["volumes"]
+    _, _, folder = volume.partition(":")
+    assert writer["command"] == ["python", "-m", "scripts.prometheus_login", folder]
+    assert (writer["image"], writer["profiles"]) == ("tallyhouse-airflow", server["profiles"])
+    assert server["depends_on"]["prometheus-login"] == {"condition": "service_completed_successfully"}
+    assert f"--web.config.file={folder}/web.yml" in server["command"]
+    assert f"--http.config.file={folder}/promtool.yml" in server["healthcheck"]["test"]
+    user = STACK["PROMETHEUS_USER"]
+    assert writer["environment"]["PROMETHEUS_USER"] == user
+    assert comes_from(writer["environment"]["PROMETHEUS_PASSWORD"]) == "PROMETHEUS_PASSWORD"
+    config = yaml.safe_load((ROOT / "observability/prometheus.yml").read_text())
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "prometheus"]
+    # Beside the configuration, as natively.
+    assert job["basic_auth"] == {"username": user, "password_file": "login/password"}
+    assert folder == "/etc/prometheus/login"
+    provisioned = ROOT / "observability/grafana/provisioning/datasources/prometheus.yaml"
+    (source,) = yaml.safe_load(provisioned.read_text())["datasources"]
+    assert (source["basicAuth"], source["basicAuthUser"]) == (True, user)
+    assert source["secureJsonData"] == {"basicAuthPassword": "$PROMETHEUS_PASSWORD"}
+    assert comes_from(SERVICES["grafana"]["environment"]["PROMETHEUS_PASSWORD"]) == "PROMETHEUS_PASSWORD"
+
+
+def test_prometheus_reads_no_other_option_natively(native: dict[str, dict[str, str]]) -> None:
+    """Whom it lets in and which pages may read it is said in both ways of running."""
+    (service,) = [found for found in services(Stack()) if found.name == "prometheus"]
+    here = {word.split("=")[0] for word in shlex.split(service.command) if word.startswith("--")}
+    there = {word.split("=")[0] for word in SERVICES["prometheus"]["command"]}
+    assert there == here - {"--chdir", "--web.listen-address", "--log.level"}
 
 
 def test_a_containers_own_settings_win_over_those_that_it_shares(tmp_path: Path) -> None:
