@@ -19,11 +19,11 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG, Param, TaskGroup
 
-from operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
-from operators.run import CloseRunOperator, OpenRunOperator
-from operators.spark_job import CurateEventsOperator
-from task_groups.nightly import RUN_ID
-from task_groups.published import published
+from tallyhouse_airflow.operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
+from tallyhouse_airflow.operators.run import CloseRunOperator, OpenRunOperator
+from tallyhouse_airflow.operators.spark_job import CurateEventsOperator
+from tallyhouse_airflow.task_groups.nightly import RUN_ID
+from tallyhouse_airflow.task_groups.published import published
 
 with DAG(
     dag_id="events_curated",

@@ -18,7 +18,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
+from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
 
 with DAG(
     dag_id="monitor_pipelines",

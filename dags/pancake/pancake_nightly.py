@@ -16,8 +16,8 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from operators.postgres_to_lake import PostgresToLakeOperator
-from task_groups.nightly import nightly, nightly_params
+from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
+from tallyhouse_airflow.task_groups.nightly import nightly, nightly_params
 
 with DAG(
     dag_id="pancake_nightly",

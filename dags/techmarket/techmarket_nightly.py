@@ -20,8 +20,8 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from operators.mysql_to_lake import MySqlToLakeOperator
-from task_groups.nightly import nightly, nightly_params
+from tallyhouse_airflow.operators.mysql_to_lake import MySqlToLakeOperator
+from tallyhouse_airflow.task_groups.nightly import nightly, nightly_params
 
 TABLES = (
     *("sessions", "users", "roles"),

@@ -28,7 +28,7 @@ from tallyhouse.events.log import Commit, EventStore
 from tallyhouse.events.take import take
 from tallyhouse.lake import Lake
 from tallyhouse.ledger import Line
-from tallyhouse.publish.run import close_run, open_run
+from tallyhouse.runs import close_run, open_run
 from tallyhouse.settings import Settings
 
 pytestmark = pytest.mark.integration

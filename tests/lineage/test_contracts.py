@@ -14,15 +14,19 @@ from openlineage.client.serde import Serde
 from sqlglot import exp
 from sqlglot.lineage import lineage as follow
 
-from operators.lake_to_postgres import LakeToPostgresOperator
-from operators.lineage import as_openlineage
-from operators.spark_job import CheckBatchOperator, CurateEventsOperator, TransformBatchOperator
 from services.pipeline_info.app import create_app
 from services.pipeline_info.settings import Settings
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
 from tallyhouse.models import ModelKind, all_definitions, column_origins
 from tallyhouse.models.load import warehouse_pipelines
+from tallyhouse_airflow.operators.lake_to_postgres import LakeToPostgresOperator
+from tallyhouse_airflow.operators.lineage import as_openlineage
+from tallyhouse_airflow.operators.spark_job import (
+    CheckBatchOperator,
+    CurateEventsOperator,
+    TransformBatchOperator,
+)
 
 ROOT = Path(__file__).parents[2]
 SUBJECTS = warehouse_pipelines()

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
-from operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
-from operators.lake_to_clickhouse import LakeToClickHouseOperator
-from operators.lake_to_postgres import LakeToPostgresOperator
-from operators.mysql_to_lake import MySqlToLakeOperator
-from operators.postgres_to_lake import PostgresToLakeOperator
-from operators.run import OpenRunOperator
-from operators.spark_job import CheckBatchOperator, CurateEventsOperator, SparkJobOperator
 from tallyhouse.contracts import load_source
 from tallyhouse.contracts.load import REPOSITORY
 from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.lake import Lake
 from tallyhouse.settings import Settings
+from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
+from tallyhouse_airflow.operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
+from tallyhouse_airflow.operators.lake_to_clickhouse import LakeToClickHouseOperator
+from tallyhouse_airflow.operators.lake_to_postgres import LakeToPostgresOperator
+from tallyhouse_airflow.operators.mysql_to_lake import MySqlToLakeOperator
+from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
+from tallyhouse_airflow.operators.run import OpenRunOperator
+from tallyhouse_airflow.operators.spark_job import CheckBatchOperator, CurateEventsOperator, SparkJobOperator
 
 pytestmark = pytest.mark.integration
 

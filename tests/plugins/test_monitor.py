@@ -12,8 +12,8 @@ import pytest
 import requests
 from airflow.sdk.exceptions import AirflowException
 
-from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
 from tallyhouse.settings import Settings
+from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
 
 pytestmark = pytest.mark.integration
 

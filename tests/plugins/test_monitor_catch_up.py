@@ -17,13 +17,13 @@ import pytest
 import uvicorn
 from airflow.sdk.exceptions import AirflowException
 
-from operators import airflow_to_pipeline_info
-from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
 from services.pipeline_info.app import create_app
 from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
 from services.pipeline_info.flow import lines_of
 from services.pipeline_info.models import RunFilter
 from services.pipeline_info.settings import Settings
+from tallyhouse_airflow.operators import airflow_to_pipeline_info
+from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
 from tests.services.pipeline_info.conftest import Postgres, free_port
 
 MIGRATIONS = Path(__file__).parents[2] / "sql" / "dwh" / "migrations"

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from hooks.run_conf import check_conf
-from operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
-from operators.run import OpenRunOperator
 from tallyhouse.errors import TallyhouseError
+from tallyhouse_airflow.hooks.run_conf import check_conf
+from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
+from tallyhouse_airflow.operators.run import OpenRunOperator
 
 PARAMS = {"tables": [], "full_refresh": False}
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from operators.postgres_to_lake import PostgresToLakeOperator
-from operators.spark_job import SparkJobOperator
 from tallyhouse.lake import Lake
 from tallyhouse.settings import Settings
+from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
+from tallyhouse_airflow.operators.spark_job import SparkJobOperator
 
 pytestmark = pytest.mark.integration
 

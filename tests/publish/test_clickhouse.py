@@ -24,8 +24,8 @@ from tallyhouse.ledger import Hop, Line, store
 from tallyhouse.migrate import migrate_clickhouse, migrate_warehouse
 from tallyhouse.publish import repair
 from tallyhouse.publish.clickhouse import LakeAccess, publish
-from tallyhouse.publish.run import new_run_id
 from tallyhouse.publish.staging import table_schema
+from tallyhouse.runs import new_run_id
 from tallyhouse.settings import Settings
 from tests.warehouse.schema import tables
 

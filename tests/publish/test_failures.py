@@ -11,7 +11,7 @@ from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed
 from tallyhouse.ledger.store import read, write_unless_published
 from tallyhouse.migrate import migrate_warehouse
-from tallyhouse.publish.run import close_run, forget_failure, record_failure
+from tallyhouse.runs import close_run, forget_failure, record_failure
 from tallyhouse.settings import Settings
 from tests.publish.test_postgres import Shop
 

@@ -17,7 +17,7 @@ from tallyhouse.lake import Lake, Manifest, Part, commit
 from tallyhouse.ledger import Hop, store
 from tallyhouse.migrate import migrate_warehouse
 from tallyhouse.publish.postgres import publish
-from tallyhouse.publish.run import close_run, open_run, read_watermarks
+from tallyhouse.runs import close_run, open_run, read_watermarks
 from tallyhouse.settings import Settings
 
 pytestmark = pytest.mark.integration

@@ -21,7 +21,7 @@ from tallyhouse.contracts import load_subject
 from tallyhouse.lake import Lake
 from tallyhouse.migrate import migrate_warehouse
 from tallyhouse.publish.postgres import publish
-from tallyhouse.publish.run import open_run
+from tallyhouse.runs import open_run
 from tallyhouse.settings import Settings
 from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_subject
 

@@ -24,7 +24,7 @@ from tallyhouse.events.log import (
 from tallyhouse.events.take import OBJECTS
 from tallyhouse.lake import Lake, Manifest, batch_prefix, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
-from tallyhouse.publish.run import lock_subject, may_publish
+from tallyhouse.runs import lock_subject, may_publish
 
 log = logging.getLogger(__name__)
 

@@ -37,8 +37,8 @@ from tallyhouse.models.definition import Totals
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish.limits import check_fits, limits_of, outside
-from tallyhouse.publish.run import record_failure
 from tallyhouse.publish.staging import table_schema
+from tallyhouse.runs import record_failure
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
 from tallyhouse.publish.limits import check_fits
-from tallyhouse.publish.run import lock_subject, may_publish, promised_tables, staging_suffix
+from tallyhouse.runs import lock_subject, may_publish, promised_tables, staging_suffix
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from tallyhouse.contracts import load_subject
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.lake import Lake
 from tallyhouse.publish import clickhouse
-from tallyhouse.publish.run import record_failure
+from tallyhouse.runs import record_failure
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
 # A run of events has nothing in ClickHouse that is published by night: its curated files are all.

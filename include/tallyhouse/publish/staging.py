@@ -10,7 +10,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from tallyhouse.publish.run import STAGING_SUFFIX
+from tallyhouse.runs import STAGING_SUFFIX
 
 _TYPES = {
     "smallint": pa.int16(),

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from hooks.failures import SERVER_ERRORS, one_line_errors
-from hooks.postgres import CheckedPostgresHook
 from tallyhouse.errors import TallyhouseError, first_line
-from tallyhouse.publish.run import forget_failure, record_failure
+from tallyhouse.runs import forget_failure, record_failure
+from tallyhouse_airflow.hooks.failures import SERVER_ERRORS, one_line_errors
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

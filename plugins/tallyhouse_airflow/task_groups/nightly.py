@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from airflow.sdk import Param, TaskGroup
 
-from operators.extraction import ExtractionOperator
-from operators.lake_to_clickhouse import LakeToClickHouseOperator
-from operators.lake_to_postgres import LakeToPostgresOperator
-from operators.run import CloseRunOperator, OpenRunOperator
-from operators.spark_job import CheckBatchOperator, TransformBatchOperator
-from task_groups.published import published
+from tallyhouse_airflow.operators.extraction import ExtractionOperator
+from tallyhouse_airflow.operators.lake_to_clickhouse import LakeToClickHouseOperator
+from tallyhouse_airflow.operators.lake_to_postgres import LakeToPostgresOperator
+from tallyhouse_airflow.operators.run import CloseRunOperator, OpenRunOperator
+from tallyhouse_airflow.operators.spark_job import CheckBatchOperator, TransformBatchOperator
+from tallyhouse_airflow.task_groups.published import published
 
 RUN_ID = "{{ ti.xcom_pull(task_ids='open_run') }}"
 

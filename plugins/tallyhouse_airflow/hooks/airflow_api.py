@@ -10,7 +10,7 @@ from urllib.parse import quote
 import requests
 from airflow.providers.http.hooks.http import HttpHook
 
-from hooks.failures import find_connection, refused
+from tallyhouse_airflow.hooks.failures import find_connection, refused
 
 PAGE = 100
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-from hooks.failures import find_connection, refused
+from tallyhouse_airflow.hooks.failures import find_connection, refused
 
 
 class CheckedPostgresHook(PostgresHook):

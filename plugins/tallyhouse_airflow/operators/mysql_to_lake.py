@@ -7,13 +7,13 @@ from datetime import datetime
 import mysql.connector
 from airflow.providers.mysql.hooks.mysql import MySqlHook
 
-from hooks.failures import find_connection, refused
-from operators.extraction import ExtractionOperator
 from tallyhouse.contracts import SourceContract, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.extract.preflight import check_clock, check_columns
 from tallyhouse.extract.stream import SourceStream
+from tallyhouse_airflow.hooks.failures import find_connection, refused
+from tallyhouse_airflow.operators.extraction import ExtractionOperator
 
 
 class MySqlToLakeOperator(ExtractionOperator):

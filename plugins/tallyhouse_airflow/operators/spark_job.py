@@ -12,24 +12,24 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseHook, BaseOperatorLink, Connection
 from airflow.sdk.exceptions import AirflowException
 
-from hooks.failures import find_connection, one_line_errors
-from hooks.lake import LakeHook
-from hooks.postgres import CheckedPostgresHook
-from hooks.run_failures import kept_errors
-from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, find_manifests
 from tallyhouse.lake.outcome import Outcome
-from tallyhouse.publish.run import may_publish
 from tallyhouse.quality.report import read_report
+from tallyhouse.runs import may_publish
 from tallyhouse.spark_tuning import Machine, local_conf
+from tallyhouse_airflow.hooks.failures import find_connection, one_line_errors
+from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.hooks.run_failures import kept_errors
+from tallyhouse_airflow.operators.lineage import HopLineage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class SparkJobOperator(HopLineage, SparkSubmitOperator):

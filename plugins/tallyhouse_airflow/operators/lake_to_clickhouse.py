@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.clickhousedb.hooks.clickhouse import ClickHouseHook
 from airflow.sdk import BaseOperator
 
-from hooks.failures import find_connection, refused
-from hooks.lake import LakeHook
-from hooks.postgres import CheckedPostgresHook
-from hooks.run_failures import kept_errors
-from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import load_subject
 from tallyhouse.publish import clickhouse
+from tallyhouse_airflow.hooks.failures import find_connection, refused
+from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.hooks.run_failures import kept_errors
+from tallyhouse_airflow.operators.lineage import HopLineage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

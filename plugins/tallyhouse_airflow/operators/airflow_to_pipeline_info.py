@@ -19,14 +19,14 @@ import requests
 from airflow.configuration import conf
 from airflow.sdk import BaseOperator
 
-from hooks.airflow_api import AirflowApiHook
-from hooks.failures import SERVER_ERRORS, find_connection, one_line_errors, refused
-from hooks.lake import LakeHook
-from hooks.postgres import CheckedPostgresHook
-from hooks.run_conf import check_conf
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, store
+from tallyhouse_airflow.hooks.airflow_api import AirflowApiHook
+from tallyhouse_airflow.hooks.failures import SERVER_ERRORS, find_connection, one_line_errors, refused
+from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.hooks.run_conf import check_conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

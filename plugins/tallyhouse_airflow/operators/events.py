@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from hooks.lake import LakeHook
-from hooks.postgres import CheckedPostgresHook
-from hooks.run_failures import kept_errors
 from tallyhouse.contracts import load_subject
 from tallyhouse.events.publish import publish, recover
 from tallyhouse.events.take import take
 from tallyhouse.ledger import ROWS, Hop, Line
 from tallyhouse.ledger.store import write_unless_published
-from tallyhouse.publish.run import may_publish
+from tallyhouse.runs import may_publish
+from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.hooks.run_failures import kept_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
-from hooks.failures import find_connection
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.events.log import EventStore
 from tallyhouse.lake import Lake
+from tallyhouse_airflow.hooks.failures import find_connection
 
 
 class LakeHook(S3Hook):

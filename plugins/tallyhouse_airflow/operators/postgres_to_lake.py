@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from hooks.postgres import CheckedPostgresHook
-from operators.extraction import ExtractionOperator
 from tallyhouse.contracts import SourceContract, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.preflight import check_columns
 from tallyhouse.extract.stream import SourceStream
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.operators.extraction import ExtractionOperator
 
 
 class PostgresToLakeOperator(ExtractionOperator):

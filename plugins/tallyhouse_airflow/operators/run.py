@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from hooks.failures import one_line_errors
-from hooks.lake import LakeHook
-from hooks.postgres import CheckedPostgresHook
-from hooks.run_conf import check_conf, named_with_nearest
 from tallyhouse.contracts import load_subject
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.publish.run import close_run, open_run
+from tallyhouse.runs import close_run, open_run
+from tallyhouse_airflow.hooks.failures import one_line_errors
+from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.hooks.run_conf import check_conf, named_with_nearest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

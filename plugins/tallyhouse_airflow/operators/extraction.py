@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, BaseOperator
 
-from hooks.lake import LakeHook
-from hooks.postgres import CheckedPostgresHook
-from hooks.run_failures import kept_errors
-from operators.lineage import HopLineage
 from tallyhouse import lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.ledger import ROWS, Hop, Line
 from tallyhouse.ledger.store import write_unless_published
-from tallyhouse.publish.run import read_watermarks
+from tallyhouse.runs import read_watermarks
+from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
+from tallyhouse_airflow.hooks.run_failures import kept_errors
+from tallyhouse_airflow.operators.lineage import HopLineage
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
