@@ -22,7 +22,7 @@ def check_conf(context: Context) -> None:
     """
     dag_run = context["dag_run"]
     known = list(context["dag"].params)
-    unknown = [key for key in dag_run.conf or {} if key not in known]
+    unknown = sorted(key for key in dag_run.conf or {} if key not in known)
     if unknown:
         there_are = f"There are: {', '.join(sorted(known))}" if known else "This DAG takes none"
         raise TallyhouseError(

@@ -331,5 +331,5 @@ class SqliteLineage(SqlLineage):
 def _sqlite(script: str) -> list[str]:
     """The statements of a migration in SQLite's words; functions are Python's there."""
     lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
-    text = "\n".join(lines).replace(' COLLATE "C"', "").replace("pg_temp.", "")
+    text = "\n".join(lines).replace(' COLLATE "C"', "")
     return [part for part in text.split(";") if part.strip() and " FUNCTION " not in part]

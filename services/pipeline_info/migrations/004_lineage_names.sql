@@ -1,6 +1,7 @@
 -- Lineage by environment, with names of any length (an index holds their hashes), and when each part was
 -- last reported. Run by PostgreSQL as it is, and by SQLite without the function, which Python gives it there.
-CREATE OR REPLACE FUNCTION pg_temp.name_key(TEXT) RETURNS TEXT LANGUAGE sql
+-- The function is in the service's own schema: its role need not have the right to make temporary objects.
+CREATE FUNCTION name_key(TEXT) RETURNS TEXT LANGUAGE sql
   AS 'SELECT encode(sha256(convert_to($1, ''UTF8'')), ''hex'')';
 
 -- What an event did not say the environment of has the empty one: only who may see all sees it.
@@ -50,17 +51,17 @@ CREATE INDEX lineage_origin_by_target ON lineage_origin (target_key);
 CREATE INDEX lineage_origin_by_source ON lineage_origin (source_key);
 
 INSERT INTO lineage_link
-  SELECT '', pg_temp.name_key(source), pg_temp.name_key(target), source, target, last_seen, last_seen
+  SELECT '', name_key(source), name_key(target), source, target, last_seen, last_seen
   FROM lineage_edge;
 INSERT INTO lineage_origin
   SELECT '',
-    pg_temp.name_key(pg_temp.name_key(target) || pg_temp.name_key(target_field)
-      || pg_temp.name_key(source) || pg_temp.name_key(source_field)),
-    pg_temp.name_key(target), pg_temp.name_key(source),
+    name_key(name_key(target) || name_key(target_field)
+      || name_key(source) || name_key(source_field)),
+    name_key(target), name_key(source),
     target, target_field, source, source_field, how, last_seen, last_seen
   FROM lineage_column;
 INSERT INTO lineage_node
-  SELECT '', pg_temp.name_key(node), node, lower(node), max(last_seen), max(last_seen)
+  SELECT '', name_key(node), node, lower(node), max(last_seen), max(last_seen)
   FROM (
     SELECT source AS node, last_seen FROM lineage_edge
     UNION ALL
@@ -70,3 +71,4 @@ INSERT INTO lineage_node
 
 DROP TABLE lineage_edge;
 DROP TABLE lineage_column;
+DROP FUNCTION name_key(TEXT);
