@@ -15,7 +15,7 @@ from services.pipeline_info.backends import lineage as backend
 from services.pipeline_info.backends.postgres import PostgresPipelineRepository
 from services.pipeline_info.lineage import MAX_COLUMNS
 from services.pipeline_info.settings import Settings
-from tallyhouse.lineage import model_columns
+from tallyhouse.models import column_origins
 from tests.lineage.test_contracts import night_told
 from tests.services.pipeline_info.conftest import client_of
 from tests.services.pipeline_info.test_lineage import (
@@ -207,9 +207,9 @@ def up(client: TestClient, node: str) -> set[str]:
 
 
 def tables_by_contract(mart: str) -> set[str]:
-    """The source tables of a mart, straight from the contracts' files."""
-    models = {name.split(".")[0] for names in model_columns(mart).values() for name in names}
-    columns = itertools.chain.from_iterable(model_columns(model).values() for model in models)
+    """The source tables of a mart, as their definitions say."""
+    models = {name.split(".")[0] for names in column_origins(mart).values() for name in names}
+    columns = itertools.chain.from_iterable(column_origins(model).values() for model in models)
     return {name.split(".")[1] for names in columns for name in names}
 
 
