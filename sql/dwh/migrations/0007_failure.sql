@@ -4,10 +4,11 @@ ALTER TABLE etl.run ADD COLUMN failure JSONB;
 COMMENT ON COLUMN etl.run.failure IS 'Why: {"task", "table", "rule", "count", "sample", "message", "remedy"}';
 
 UPDATE etl.run
-SET failure = jsonb_build_object(
-    'task', NULL, 'table', NULL, 'rule', NULL, 'count', NULL, 'sample', '[]'::JSONB,
-    'message', coalesce(message, 'the run failed'), 'remedy', 'Read the log of its DAG run'
-)
+SET
+    failure = jsonb_build_object(
+        'task', NULL, 'table', NULL, 'rule', NULL, 'count', NULL, 'sample', '[]'::JSONB,
+        'message', coalesce(message, 'the run failed'), 'remedy', 'Read the log of its DAG run'
+    )
 WHERE status = 'failed';
 
 CREATE TABLE etl.refused_run (
