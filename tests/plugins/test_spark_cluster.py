@@ -82,7 +82,7 @@ def test_a_job_runs_on_the_cluster_that_the_connection_names(
         "extra": {"deploy-mode": "client"},
     }
     monkeypatch.setenv("AIRFLOW_CONN_SPARK_CLUSTER", json.dumps(values))
-    context: Any = {"ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None)}
+    context: Any = {"ti": SimpleNamespace(try_number=1, task_id="c", xcom_push=lambda **_: None)}
     taken = PostgresToLakeOperator(task_id="e", source="pancake", run_id=RUN).execute(context)
     SparkJobOperator(
         task_id="c", job="check", subject="pancake", run_id=RUN, conn_id="spark_cluster"
