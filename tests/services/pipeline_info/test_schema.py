@@ -35,22 +35,36 @@ OPERATIONS = [
 
 
 @pytest.fixture(scope="module")
-def document(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("schema")
-    key, entry = new_key("schemathesis", "admin")
-    (folder / "keys.json").write_text(f"[{entry.model_dump_json()}]")
-    settings = Settings(
-        auth="on",
-        api_keys_file=folder / "keys.json",
-        backend="jsonl",
-        file=folder / "runs.jsonl",
-        rate_per_second=0,
-        summary_seconds=0,
-    )
-    config = SchemathesisConfig.from_dict(
-        {"checks": CHECKS, "auth": {"openapi": {"APIKeyHeader": {"api_key": key}}}}
-    )
-    return schemathesis.openapi.from_asgi("/openapi.json", create_app(settings), config=config)
+def open_document(tmp_path_factory):
+    """Reads the document of an application with an empty store; inputs are of the modes that are named."""
+
+    def opened(*modes: GenerationMode):
+        folder = tmp_path_factory.mktemp("schema")
+        key, entry = new_key("schemathesis", "admin")
+        (folder / "keys.json").write_text(f"[{entry.model_dump_json()}]")
+        settings = Settings(
+            auth="on",
+            api_keys_file=folder / "keys.json",
+            backend="jsonl",
+            file=folder / "runs.jsonl",
+            rate_per_second=0,
+            summary_seconds=0,
+        )
+        config = SchemathesisConfig.from_dict(
+            {
+                "checks": CHECKS,
+                "auth": {"openapi": {"APIKeyHeader": {"api_key": key}}},
+                "generation": {"mode": modes[0].value if len(modes) == 1 else "all"},
+            }
+        )
+        return schemathesis.openapi.from_asgi("/openapi.json", create_app(settings), config=config)
+
+    return opened
+
+
+@pytest.fixture(scope="module")
+def document(open_document):
+    return open_document(*GenerationMode)
 
 
 def test_every_operation_is_tried(document):
@@ -77,22 +91,27 @@ def test_every_operation_answers_as_its_document_says(document, label: str, mode
         assert label in takes_nothing, "only what takes no input has no bad input"
 
 
-def test_a_walk_through_the_links(document):
+def test_a_walk_through_the_links(open_document):
     """Calls that follow one another, each given what the one before it answered."""
     answered: set[tuple[str, int]] = set()
 
-    class Walk(document.as_state_machine()):
-        def setup(self):
-            # Each walk starts from nothing: what the ones before stored would change where this one can go.
-            lineage = document.app.state.lineage
-            lineage.retire(datetime.now(UTC) + timedelta(days=1))
-            for segment in lineage.file.parent.glob("runs*.jsonl"):
-                segment.unlink()
+    def walk(document, walks: int) -> None:
+        class Walk(document.as_state_machine()):
+            def setup(self):
+                # Each walk starts from nothing: what the ones before stored would change where this can go.
+                lineage = document.app.state.lineage
+                lineage.retire(datetime.now(UTC) + timedelta(days=1))
+                for segment in lineage.file.parent.glob("runs*.jsonl"):
+                    segment.unlink()
 
-        def after_call(self, response, case):
-            answered.add((case.operation.label, response.status_code))
+            def after_call(self, response, case):
+                answered.add((case.operation.label, response.status_code))
 
-    Walk.run(settings=settings(max_examples=30, stateful_step_count=8, **MODEST))
+        Walk.run(settings=settings(max_examples=walks, stateful_step_count=8, **MODEST))
+
+    # Bad input leads nowhere, so few of the first walks get to a run; the second ones do.
+    walk(open_document(*GenerationMode), 30)
+    walk(open_document(GenerationMode.POSITIVE), 100)
     assert ("POST /pipelines", 201) in answered
     assert ("GET /get_pipeline_info/{run_id}", 200) in answered
     assert ("GET /api/v1/lineage", 200) in answered
