@@ -13,19 +13,18 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from uuid import UUID
 
 import psycopg
 from prometheus_client import CollectorRegistry, Histogram
+from sqlalchemy.exc import DBAPIError
 
 from services.common.resilience import UnavailableError
 from services.ingest.events import Event
+from services.ingest.migrate import migrations
 
 log = logging.getLogger(__name__)
 
-SCHEMA = Path(__file__).with_name("schema.sql")
-_MIGRATING = 7_214_101  # an advisory lock: any number that no other program of the database uses
 _ACCEPT = """
     SELECT known, known_content, known_at
     FROM ingest.accept(%b::uuid[], %b::text[], %b::integer[], %b::uuid[], %b::uuid[], %b::uuid[],
@@ -61,11 +60,16 @@ class _Waiting:
         self.answer: asyncio.Future[dict[UUID, Known]] = asyncio.get_running_loop().create_future()
 
 
-async def migrate(connection: psycopg.AsyncConnection) -> None:
-    """Make the schema, or bring it up to date; one process at a time."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATING])
-        await connection.execute(SCHEMA.read_bytes(), prepare=False)  # many statements
+async def migrate(dsn: str) -> None:
+    """Make the schema, or bring it up to date; one process at a time.
+
+    Raises:
+        psycopg.Error: The database does not answer, or refuses.
+    """
+    try:
+        await asyncio.to_thread(migrations(dsn).upgrade)
+    except DBAPIError as error:
+        raise (error.orig or error) from error
 
 
 class Outbox:
@@ -230,7 +234,7 @@ class Outbox:
                 self._dsn, autocommit=True, prepare_threshold=0
             )
             try:
-                await migrate(connection)
+                await migrate(self._dsn)
             except BaseException:
                 await connection.close()
                 raise

@@ -305,7 +305,7 @@ class Relay:
         async with await psycopg.AsyncConnection.connect(
             settings.dsn, autocommit=True, prepare_threshold=0
         ) as connection:
-            await migrate(connection)
+            await migrate(settings.dsn)
             # Held by this connection, on which progress is written as well: whoever lost it writes none.
             await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCKS[name]])
             self._active.labels(name).set(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.pipeline_info.lineage import LineageStore
+from services.pipeline_info.migrate import lineage_file
 from services.pipeline_info.repository import PipelineInfoRepository
 from services.pipeline_info.settings import Settings
 
@@ -50,7 +51,7 @@ def open_lineage(settings: Settings, store: PipelineInfoRepository) -> LineageSt
 
     if isinstance(store, PostgresPipelineRepository):
         return PostgresLineage(store)
-    return SqliteLineage(settings.file.with_name(settings.file.name + ".lineage"))
+    return SqliteLineage(lineage_file(settings))
 
 
 def _needed(value: str, name: str, backend: str) -> str:

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from services.pipeline_info.backends.postgres import PostgresPipelineRepository
 from services.pipeline_info.lineage import ColumnOrigin, FoundNode, RunEvent, Seen
+from services.pipeline_info.migrate import of_sqlite, open_sqlite
 from services.pipeline_info.sql import sqlite_told_apart
 
 MAX_COLUMNS = 10_000
@@ -264,41 +267,16 @@ class SqliteLineage(SqlLineage):
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.file, timeout=30, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.create_function("name_key", 1, name_key, deterministic=True)
-            self._migrate(db)
-            self._db = db
+            of_sqlite(self.file).upgrade()
+            self._db = open_sqlite(self.file)
         return self._db
-
-    @staticmethod
-    def _migrate(db: sqlite3.Connection) -> None:
-        """Bring the file up to date, once among all processes: by PostgreSQL's migrations of lineage."""
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if (
-                not version
-                and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lineage_edge'").fetchone()
-            ):
-                version = 2  # made before versions were noted
-            for file in sorted((Path(__file__).parents[1] / "migrations").glob("*_lineage*.sql")):
-                number = int(file.name.split("_")[0])
-                if number > version:
-                    for statement in _sqlite(file.read_text()):
-                        db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {number}")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     def _try[T](self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
                 return work(self._open())
+            except DBAPIError as error:  # of a migration
+                raise sqlite_told_apart(error.orig or error, self.file) from error
             except (sqlite3.Error, OSError) as error:
                 raise sqlite_told_apart(error, self.file) from error
 
@@ -326,10 +304,3 @@ class SqliteLineage(SqlLineage):
             return result
 
         return self._try(once)
-
-
-def _sqlite(script: str) -> list[str]:
-    """The statements of a migration in SQLite's words; functions are Python's there."""
-    lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
-    text = "\n".join(lines).replace(' COLLATE "C"', "")
-    return [part for part in text.split(";") if part.strip() and " FUNCTION " not in part]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, LiteralString, cast
 
 import orjson
 import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from sqlalchemy.exc import DBAPIError
 
 from services.pipeline_info import summary
+from services.pipeline_info.migrate import of_postgres
 from services.pipeline_info.models import PipelineSummary, RunFilter
 from services.pipeline_info.repository import (
     Cursor,
@@ -30,17 +30,13 @@ from services.pipeline_info.repository import (
 )
 from services.pipeline_info.sql import COLUMNS, Where, run_row, values
 
-log = logging.getLogger(__name__)
-
-_MIGRATIONS = Path(__file__).parents[1] / "migrations"
 _KINDS = ("text", "timestamptz", "timestamptz", *["text"] * 6, "float8", "int8", "text", "json")
 _TYPES = dict(zip((*COLUMNS, "doc"), _KINDS, strict=True))
 _OWNERS: LiteralString = (
     "SELECT k.key, k.fingerprint, k.run_id, k.start_utc, r.doc::text FROM idempotency_key AS k"
     " LEFT JOIN run AS r ON r.start_utc = k.start_utc AND r.id = k.run_id WHERE k.key = ANY(%s)"
 )
-# Advisory locks of this service: any numbers that no other program of the database uses.
-_MIGRATING, _PARTITIONING = 7_214_001, 7_214_002
+_PARTITIONING = 7_214_002  # an advisory lock: any number that no other program of the database uses
 
 
 # Classes and codes of SQLSTATE. Away: connection, resources, operator, system, no such database or login
@@ -99,7 +95,7 @@ class PostgresPipelineRepository(PipelineInfoRepository):
     ) -> None:
         if not schema.isidentifier() or not schema.isascii():
             raise ValueError(f"schema {schema!r}: use letters, digits and underscores")
-        self._schema = schema
+        self._migrations = of_postgres(dsn, schema, connect_timeout=max(2, int(timeout)))
         self._prepared = threading.Lock()
         self._ready = False
         self._months: set[tuple[int, int]] = set()
@@ -121,14 +117,14 @@ class PostgresPipelineRepository(PipelineInfoRepository):
         )
 
     @contextmanager
-    def connection(self, *, prepare: bool = True) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def connection(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """A connection of the pool, to a schema that is up to date.
 
         Raises:
             StoreUnavailableError: There is none, or it broke.
         """
         try:
-            if prepare and not self._ready:
+            if not self._ready:
                 self._migrate()
             with self._pool.connection() as connection:
                 yield connection
@@ -147,23 +143,11 @@ class PostgresPipelineRepository(PipelineInfoRepository):
         with self._prepared:
             if self._ready:
                 return
+            try:
+                self._migrations.upgrade()
+            except DBAPIError as error:
+                raise (error.orig or error) from error
             self._pool.open()
-            with self.connection(prepare=False) as connection, connection.transaction():
-                connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
-                # IF NOT EXISTS would ask for the right to make schemas also where there is nothing to make.
-                if connection.execute("SELECT to_regnamespace(%s)", (self._schema,)).fetchone() == (None,):
-                    connection.execute(_sql(f"CREATE SCHEMA {self._schema}"))
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS migration"
-                    " (number INT PRIMARY KEY, at TIMESTAMPTZ DEFAULT now())"
-                )
-                done = {row[0] for row in connection.execute("SELECT number FROM migration")}
-                for file in sorted(_MIGRATIONS.glob("*.sql")):
-                    number = int(file.name.split("_")[0])
-                    if number not in done:
-                        connection.execute(_sql(file.read_text()))
-                        connection.execute("INSERT INTO migration (number) VALUES (%s)", (number,))
-                        log.info("schema %s: applied %s", self._schema, file.name)
             self._ready = True
 
     def get_pipeline_info(

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from services.pancake.app import create_app
-from services.pancake.migrate import migrate
+from services.pancake.migrate import migrations
 from services.pancake.settings import Settings
 from tests.services.pipeline_info.conftest import Postgres
 
@@ -56,7 +56,7 @@ def dsn_of(settings: Settings) -> str:
 @pytest.fixture(scope="module")
 def database(empty: Callable[[], Settings]) -> Settings:
     settings = empty()
-    migrate(settings)
+    migrations(settings).upgrade()
     return settings
 
 

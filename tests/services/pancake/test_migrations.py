@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from services.pancake.migrate import MigrationError, differences, migrate
+from services.common.migrate import MigrationError
+from services.pancake.migrate import differences, migrations
 from services.pancake.settings import Settings
 from tests.services.pancake.conftest import dsn_of
 
@@ -31,6 +32,10 @@ CATALOGUE = (
 )
 
 
+def migrate(settings: Settings) -> tuple[str, ...]:
+    return migrations(settings).upgrade()
+
+
 def described(settings: Settings) -> list[list[tuple]]:
     with psycopg.connect(dsn_of(settings)) as connection:
         return [connection.execute(query).fetchall() for query in CATALOGUE]
@@ -46,7 +51,7 @@ def run(settings: Settings, *statements: str) -> list[tuple]:
 def test_migrations_make_what_the_generated_schema_makes(empty: Callable[[], Settings]):
     generated, migrated = empty(), empty()
     run(generated, SCHEMA)
-    assert migrate(migrated) == "0001"
+    assert migrate(migrated) == ("0001",)
     assert described(migrated) == described(generated)
 
 
@@ -60,7 +65,7 @@ def test_a_table_that_is_there_is_adopted_with_its_rows(empty: Callable[[], Sett
     insert = "INSERT INTO pancakes (name, fluffiness_level, syrup_type) VALUES ('a', 1, 'b')"
     run(settings, SCHEMA, "CREATE TABLE of_somebody_else (x int)", insert)
     before = described(settings)
-    assert migrate(settings) == "0001"
+    assert migrate(settings) == ("0001",)
     assert described(settings) == before
     run(settings, insert)
     assert run(settings, "SELECT id FROM pancakes ORDER BY id") == [(1,), (2,)]
@@ -70,8 +75,8 @@ def test_a_table_that_is_there_is_adopted_with_its_rows(empty: Callable[[], Sett
 def test_again_and_from_several_at_once(empty: Callable[[], Settings]):
     settings = empty()
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(lambda _: migrate(settings), range(4))) == {"0001"}
-    assert migrate(settings) == "0001"
+        assert set(pool.map(lambda _: migrate(settings), range(4))) == {("0001",)}
+    assert migrate(settings) == ("0001",)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +104,30 @@ def test_a_table_of_another_shape_is_left_alone(empty: Callable[[], Settings], c
     assert run(settings, "SELECT to_regclass('alembic_version')") == [(None,)]
 
 
+def test_back_and_forth(empty: Callable[[], Settings]):
+    settings = empty()
+    migrate(settings)
+    before = described(settings)
+    assert migrations(settings).downgrade("base") == ()
+    assert run(settings, "SELECT to_regclass('pancakes')") == [(None,)]
+    assert migrate(settings) == ("0001",)
+    assert described(settings) == before
+
+
+def test_a_revision_that_is_not_there_is_one_line_and_changes_nothing(empty: Callable[[], Settings]):
+    settings = empty()
+    with pytest.raises(MigrationError, match="0815") as error:
+        migrations(settings).upgrade("0815")
+    assert "\n" not in str(error.value)
+    assert run(settings, "SELECT to_regclass('alembic_version')") == [(None,)]
+
+
 def test_the_command(empty: Callable[[], Settings]):
     settings = empty()
 
-    def command(port: int) -> subprocess.CompletedProcess[str]:
+    def command(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "services.pancake.migrate"],
+            [sys.executable, "-m", "services.pancake.migrate", *arguments],
             cwd=ROOT,
             env={
                 "PATH": "/usr/bin:/bin",
@@ -120,6 +143,9 @@ def test_the_command(empty: Callable[[], Settings]):
 
     done = command(settings.db_port)
     assert (done.returncode, done.stdout, done.stderr) == (0, "pancakes: at revision 0001\n", "")
+    assert command(settings.db_port, "down").returncode == 2  # it has to be told how far
+    back = command(settings.db_port, "down", "base")
+    assert (back.returncode, back.stdout, back.stderr) == (0, "pancakes: at revision base\n", "")
     away = command(1)
     assert away.returncode == 1
     assert len(away.stderr.splitlines()) == 1

@@ -134,7 +134,7 @@ def test_stores_of_the_version_before_are_carried_over(postgres, tmp_path: Path)
     """Tables as the first migrations and the first schema made them, with a run in each."""
     run = PipelineInfo.model_validate(RUN)
     dsn = postgres.new_database()
-    migrations = Path(flow.__file__).parent / "migrations"
+    migrations = Path(__file__).with_name("before_alembic")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA pipeline_info")
         connection.execute("SET search_path = pipeline_info")

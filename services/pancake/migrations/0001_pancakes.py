@@ -26,3 +26,8 @@ def upgrade() -> None:
         sa.Column("taste_notes", sa.Text),
         comment="One pancake a row, as its document has it",
     )
+
+
+def downgrade() -> None:
+    """Take the table away, with all pancakes."""
+    op.drop_table("pancakes")

@@ -1,5 +1,5 @@
--- The outbox of the ingest service. Run at each start; every statement may be repeated.
-CREATE SCHEMA IF NOT EXISTS ingest;
+-- The outbox of the ingest service. A database from before it had revisions has all of it: every statement
+-- may be repeated, so that it is taken over by running them.
 
 -- What is known of every event, for good: its id says whether it was here before.
 CREATE TABLE IF NOT EXISTS ingest.event (
