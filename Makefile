@@ -19,7 +19,7 @@ help:
 ##@ The whole way
 
 .PHONY: demo
-demo: $(READY) ## Set up, start, generate data, run two nights, print their ledgers
+demo: $(READY) ## Set up, start, generate data, run the pipelines twice, print their ledgers
 	@$(STACK) demo
 
 ##@ The stack
@@ -80,11 +80,11 @@ ingest: $(NATIVE) ## Send an event through the running platform and follow it
 run: $(READY) ## Start a run and follow it: make run DAG=techmarket_nightly ARGS="--full-refresh"
 	@$(STACK) run $(DAG) $(ARGS)
 
-run-etl: $(NATIVE) ## Run the events' night: raw JSON to curated Parquet, and its ledger
+run-etl: $(NATIVE) ## Run the events' DAG: raw JSON to curated Parquet, and its ledger
 	@$(if $(COMPOSE),docker compose exec -T airflow-scheduler /opt/tallyhouse/infrastructure/docker/entrypoint.sh \
 	  airflow dags test events_curated,$(STACK) run events_curated)
 
-ledger: $(READY) ## The ledger of each subject's last night: make ledger ARGS="--last 2"
+ledger: $(READY) ## The ledger of each pipeline's last run: make ledger ARGS="--last 2"
 	@$(PY) -m tallyhouse.ledger print $(ARGS)
 
 repair: $(READY) ## Copy the warehouse into ClickHouse again, for a run that it refused or lost: make repair RUN=…

@@ -31,8 +31,8 @@ HEAD = """\
 # here uses: that needs a C compiler and, on Debian, pkg-config and default-libmysqlclient-dev.
 """
 TYPED_SCRIPTS = (
-    *("scripts/stack", "scripts/check.py", "scripts/data_docs.py", "scripts/prometheus_login.py"),
-    *("scripts/night_metrics.py", "scripts/site.py", "scripts/picture.py", "scripts/audit.py", "ci"),
+    *("scripts/stack", "scripts/check.py", "scripts/prometheus_login.py", "scripts/site.py"),
+    *("scripts/picture.py", "scripts/audit.py", "ci"),
 )
 ACTIONLINT = "v1.7.12"
 BIN = Path(sys.executable).parent

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from scripts.check import go_tool
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.contracts.load import PIPELINES
 from tallyhouse.settings import ROOT
 
@@ -44,19 +44,19 @@ def source() -> str:
     marts: list[str] = []
     tables = 0
     for path in sorted(PIPELINES.glob("*/pipeline.yaml")):
-        subject = load_subject(path.parent.name)
-        if not subject.models:  # it ends in the lake, not in the warehouse
+        pipeline = load_pipeline(path.parent.name)
+        if not pipeline.models:  # it ends in the lake, not in the warehouse
             continue
-        lines.append(f'{subject.name}: "pipeline {subject.name}"')
-        for contract in subject.sources:
+        lines.append(f'{pipeline.name}: "pipeline {pipeline.name}"')
+        for contract in pipeline.sources:
             count = len(contract.tables)
             tables += count
             noun = "table" if count == 1 else "tables"
             label = f"{contract.name}\\n{ENGINES[contract.engine]}, {count} {noun}"
-            lines.append(f'{subject.name}.{contract.name}: "{label}" {{shape: cylinder}}')
-        lines.append(f'{subject.name} -> raw: "extract: one snapshot per table"')
-        models += subject.models
-        marts += subject.marts
+            lines.append(f'{pipeline.name}.{contract.name}: "{label}" {{shape: cylinder}}')
+        lines.append(f'{pipeline.name} -> raw: "extract: one snapshot per table"')
+        models += pipeline.models
+        marts += pipeline.marts
     facts = sum(model.startswith("fact_") for model in models)
     star = f"ods: {tables} tables\\n{len(models) - facts} dimensions, {facts} facts"
     lines.append(f'warehouse: "PostgreSQL\\n{star}" {{shape: cylinder}}')

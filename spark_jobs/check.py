@@ -1,8 +1,8 @@
 """The gate on Spark: runs each table's Great Expectations suite over a run's raw batch.
 
-    spark-submit spark_jobs/check.py --subject techmarket --run-id techmarket-20261121T104208-3f2a
+    spark-submit spark_jobs/check.py --pipeline techmarket --run-id techmarket-20261121T104208-3f2a
 
-Writes `report/<subject>/run=<run_id>/quality.json`, each table's validation result beside it, and the
+Writes `report/<pipeline>/run=<run_id>/quality.json`, each table's validation result beside it, and the
 run's Data Docs; then fails if a suite failed. Nothing else is written, so it can be run again at will.
 The gate without Spark is `tallyhouse.quality.check`; which one runs is the connection's to say.
 """
@@ -18,26 +18,26 @@ from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from spark_jobs.typed import BAD, typed
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.lake import committed_batches
 
 log = logging.getLogger("spark_jobs.check")
 
 
-def check(subject_name: str, run_id: str) -> None:
+def check(pipeline_name: str, run_id: str) -> None:
     """Runs the gate of one run.
 
     Args:
-        subject_name: Such as `techmarket`.
+        pipeline_name: Such as `techmarket`.
         run_id: The run whose raw batches are committed.
 
     Raises:
         TallyhouseError: A suite failed, a batch is missing, or the lake cannot be reached.
     """
     started = time.monotonic()
-    subject = load_subject(subject_name)
+    pipeline = load_pipeline(pipeline_name)
     lake = JobLake.from_environment()
-    batches = committed_batches(lake.lake, subject.tables, run_id)
+    batches = committed_batches(lake.lake, pipeline.tables, run_id)
     with ThreadPoolExecutor(1) as aside:
         # Great Expectations takes as long to import as the JVM to start: side by side.
         importing = aside.submit(import_module, "tallyhouse.quality.gate_spark")
@@ -46,7 +46,7 @@ def check(subject_name: str, run_id: str) -> None:
     log.info("session and Great Expectations after %.1f s", time.monotonic() - started)
 
     results = {}
-    for contract in subject.tables:
+    for contract in pipeline.tables:
         name = contract.qualified_name
         if name not in batches:
             continue
@@ -61,7 +61,7 @@ def check(subject_name: str, run_id: str) -> None:
 
     # A search for keys that occur twice would be a shuffle of its own; the transform looks for them anyway.
     verdict = import_module("tallyhouse.quality.verdict")
-    verdict.judge(lake.lake, gate, subject.name, run_id, results, unique_keys={})
+    verdict.judge(lake.lake, gate, pipeline.name, run_id, results, unique_keys={})
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Turns a run's raw batch of events into files of the curated Parquet, aside, after the gate.
 
-    spark-submit spark_jobs/curate.py --subject events --run-id events-20261121T104208-3f2a
+    spark-submit spark_jobs/curate.py --pipeline events --run-id events-20261121T104208-3f2a
 
 Writes below `curated/_staging/<run_id>/` of the events' bucket, where no reader looks, and into the lake
-the run's quality report, its Data Docs and, last, `report/<subject>/run=<run_id>/curate.json`, without
+the run's quality report, its Data Docs and, last, `report/<pipeline>/run=<run_id>/curate.json`, without
 which nobody takes the rest. A second call replaces what the first one wrote.
 """
 
@@ -19,11 +19,11 @@ from urllib.parse import unquote
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_jobs.events import CURATED, FATE, LINES, decided, digest, events, kept_aside
+from spark_jobs.events import CURATED, LINES, OUTCOME, decided, digest, events, quarantined
 from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
 from spark_jobs.session import build_session
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.events.log import CURATED as FOLDER
 from tallyhouse.events.log import EventStore, State, staging_of
@@ -35,19 +35,19 @@ FILE_ROWS = 500_000
 """Rows of a curated file at most."""
 
 
-def curate(subject_name: str, run_id: str) -> None:
+def curate(pipeline_name: str, run_id: str) -> None:
     """Runs the curation of one run.
 
     Args:
-        subject_name: Of the events, `events`.
+        pipeline_name: Of the events, `events`.
         run_id: The run whose raw batch is committed.
 
     Raises:
         TallyhouseError: The batch is missing, the suite failed, or a server cannot be reached.
     """
     started = time.monotonic()
-    subject = load_subject(subject_name)
-    (contract,) = subject.tables
+    pipeline = load_pipeline(pipeline_name)
+    (contract,) = pipeline.tables
     lake = JobLake.from_environment()
     batch = next(iter(find_manifests(lake.lake, run_id, [contract])), None)
     if batch is None:
@@ -56,7 +56,7 @@ def curate(subject_name: str, run_id: str) -> None:
             where=f"{contract.qualified_name} in run {run_id}",
             remedy="Clear the task that takes the objects.",
         )
-    counts = {"raw": batch.rows, "curated": 0, "superseded": 0, "kept_aside": 0}
+    counts = {"raw": batch.rows, "curated": 0, "superseded": 0, "quarantined": 0}
     digests = dict.fromkeys(("raw", "curated", "superseded"), "0")
     reasons: dict[str, int] = {}
     version = 0
@@ -69,20 +69,20 @@ def curate(subject_name: str, run_id: str) -> None:
             spark = build_session(f"curate {run_id}")
             gate = importing.result().SparkGate(run_id)
         log.info("session and Great Expectations after %.1f s", time.monotonic() - started)
-        night = _Night(spark, lake, store, batch, run_id)
-        version = night.state.version
-        accepted = night.rows.where(F.col(FATE) == "curated").drop(FATE)
-        for fate, rows, total in night.rows.groupBy(FATE).agg(F.count(F.lit(1)), digest()).collect():
-            counts[fate], digests[fate] = rows, f"{total:f}"
-        digests["raw"] = f"{night.events.agg(digest()).collect()[0][0]:f}"
+        run = _Run(spark, lake, store, batch, run_id)
+        version = run.state.version
+        accepted = run.rows.where(F.col(OUTCOME) == "curated").drop(OUTCOME)
+        for outcome, rows, total in run.rows.groupBy(OUTCOME).agg(F.count(F.lit(1)), digest()).collect():
+            counts[outcome], digests[outcome] = rows, f"{total:f}"
+        digests["raw"] = f"{run.events.agg(digest()).collect()[0][0]:f}"
         reasons = dict(
-            night.lines.where("problem IS NOT NULL").groupBy("problem").agg(F.count(F.lit(1))).collect()
+            run.lines.where("problem IS NOT NULL").groupBy("problem").agg(F.count(F.lit(1))).collect()
         )
-        counts["kept_aside"] = sum(reasons.values())
+        counts["quarantined"] = sum(reasons.values())
         import_module("tallyhouse.quality.verdict").judge(
             lake.lake,
             gate,
-            subject.name,
+            pipeline.name,
             run_id,
             {
                 contract.qualified_name: gate.check(
@@ -93,13 +93,13 @@ def curate(subject_name: str, run_id: str) -> None:
         )
         log.info("checked after %.1f s", time.monotonic() - started)
         if reasons:
-            night.write_aside()
+            run.write_quarantine()
         if counts["curated"]:
-            night.write(accepted)
+            run.write(accepted)
             # Read back from the store: what the ledger compares is what readers will get.
-            digests["curated"] = night.written_digest()
+            digests["curated"] = run.written_digest()
         log.info("written after %.1f s", time.monotonic() - started)
-    report_key = f"report/{subject.name}/run={run_id}/curate.json"
+    report_key = f"report/{pipeline.name}/run={run_id}/curate.json"
     lake.lake.write_json(
         report_key,
         {"base_version": version, "counts": counts, "digests": digests, "reasons": reasons},
@@ -129,7 +129,7 @@ def events_store() -> EventStore:
     )
 
 
-class _Night:
+class _Run:
     """One run's frames, and where they are read from and written to."""
 
     def __init__(
@@ -161,9 +161,9 @@ class _Night:
             .parquet(self.uri("files"))
         )
 
-    def write_aside(self) -> None:
+    def write_quarantine(self) -> None:
         """Writes the lines that are no events aside, with their reasons."""
-        kept_aside(self.lines, self.run_id).coalesce(1).write.mode("overwrite").parquet(
+        quarantined(self.lines, self.run_id).coalesce(1).write.mode("overwrite").parquet(
             self.uri("quarantine")
         )
 

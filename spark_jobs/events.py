@@ -17,7 +17,7 @@ CURATED = (
 )
 """The curated rows; the last two are their partition."""
 
-FATE = "_fate"
+OUTCOME = "_outcome"
 _LONG = 1024
 
 
@@ -55,26 +55,26 @@ def decided(rows: DataFrame, known: DataFrame | None) -> DataFrame:
     one that was curated before is found in its own partition.
 
     Args:
-        rows: Tonight's events.
-        known: `id`, `event_type`, `day` of what the partitions that tonight touches hold; None for none.
+        rows: The run's events.
+        known: `id`, `event_type`, `day` of what the partitions that the run touches hold; None for none.
 
     Returns:
-        The rows with `_fate`, `curated` or `superseded`.
+        The rows with `_outcome`, `curated` or `superseded`.
     """
     first = Window.partitionBy("id").orderBy("received_at", "_object", "_line")
     again = F.row_number().over(first) > 1
     if known is None:
-        return rows.withColumn(FATE, F.when(again, "superseded").otherwise("curated"))
+        return rows.withColumn(OUTCOME, F.when(again, "superseded").otherwise("curated"))
     there = known.select("id", "event_type", "day", F.lit(True).alias("_there"))
     return (
         rows.withColumn("_again", again)
         .join(there, ["id", "event_type", "day"], "left")
-        .withColumn(FATE, F.when(F.col("_again") | F.col("_there"), "superseded").otherwise("curated"))
+        .withColumn(OUTCOME, F.when(F.col("_again") | F.col("_there"), "superseded").otherwise("curated"))
         .drop("_again", "_there")
     )
 
 
-def kept_aside(lines: DataFrame, run_id: str) -> DataFrame:
+def quarantined(lines: DataFrame, run_id: str) -> DataFrame:
     """The lines that are no events: where they stand, why, and every byte of them."""
     return lines.where(F.col("problem").isNotNull()).select(
         "object_key", "line", F.col("problem").alias("reason"), "text", F.lit(run_id).alias("run_id")

@@ -22,7 +22,7 @@ from spark_jobs.accepted import schema_of
 from spark_jobs.job_lake import JobLake
 from spark_jobs.models.common import conform, fields_of, newest_of
 from spark_jobs.warehouse import Warehouse
-from tallyhouse.contracts import SubjectContract, TableContract
+from tallyhouse.contracts import PipelineContract, TableContract
 from tallyhouse.models import Definition, definition, definitions
 from tallyhouse.models.affected import AffectedKeys, Load, affected
 from tallyhouse.models.definition import EXISTING
@@ -36,7 +36,7 @@ THREADS = 4
 
 
 def build_models(
-    spark: SparkSession, lake: JobLake, pipeline: SubjectContract, run_id: str, rows: Mapping[str, int]
+    spark: SparkSession, lake: JobLake, pipeline: PipelineContract, run_id: str, rows: Mapping[str, int]
 ) -> dict[str, int]:
     """Writes the increment of every model that the run touches.
 
@@ -66,7 +66,7 @@ def build_models(
 
 
 @contextmanager
-def _keys(warehouse: Warehouse, pipeline: SubjectContract, run_id: str) -> Iterator[AffectedKeys | None]:
+def _keys(warehouse: Warehouse, pipeline: PipelineContract, run_id: str) -> Iterator[AffectedKeys | None]:
     """The affected keys of the run; None where `ods` is empty: then the run brings all there is."""
     if not warehouse.filled(pipeline.tables):
         yield None
@@ -104,7 +104,7 @@ class Increments:
 
     spark: SparkSession
     lake: JobLake
-    pipeline: SubjectContract
+    pipeline: PipelineContract
     run_id: str
     rows: Mapping[str, int]
     warehouse: Warehouse

@@ -13,14 +13,14 @@ from tallyhouse.lake.outcome import Outcome
 
 
 def run_job(job: Callable[[str, str], None]) -> None:
-    """Reads `--subject`, `--run-id` and `--attempt`, runs the job and ends the process.
+    """Reads `--pipeline`, `--run-id` and `--attempt`, runs the job and ends the process.
 
     How it ended stands in the lake, in the JSON object of `tallyhouse.lake.outcome`. The process ends
     with 1 and one line on standard error where the job refuses its input; what is not foreseen keeps its
     traceback.
     """
     parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").partition("\n")[0])
-    parser.add_argument("--subject", required=True, help="such as techmarket")
+    parser.add_argument("--pipeline", required=True, help="such as techmarket")
     parser.add_argument("--run-id", required=True, help="the run whose raw batches are committed")
     parser.add_argument("--attempt", default="by hand", help="whose outcome this is; the operator's to say")
     arguments = parser.parse_args()
@@ -31,10 +31,10 @@ def run_job(job: Callable[[str, str], None]) -> None:
 
     def report(error: Exception | None = None) -> None:
         outcome = Outcome.of(arguments.attempt, error)
-        outcome.write(JobLake.from_environment().lake, arguments.subject, arguments.run_id, job.__name__)
+        outcome.write(JobLake.from_environment().lake, arguments.pipeline, arguments.run_id, job.__name__)
 
     try:
-        job(arguments.subject, arguments.run_id)
+        job(arguments.pipeline, arguments.run_id)
         report()
     except Exception as error:
         try:

@@ -1,9 +1,9 @@
 """Turns a run's raw batches into accepted rows, and those into increments of the star schema.
 
-    spark-submit spark_jobs/transform.py --subject techmarket --run-id techmarket-20261121T104208-3f2a
+    spark-submit spark_jobs/transform.py --pipeline techmarket --run-id techmarket-20261121T104208-3f2a
 
 Reads `raw/` by the manifests of the run, and of `ods` and `dwh` the rows that the run touches. Writes
-`accepted/`, `increment/` and, last, `report/<subject>/run=<run_id>/transform.json`, without which
+`accepted/`, `increment/` and, last, `report/<pipeline>/run=<run_id>/transform.json`, without which
 nobody reads the rest. A second call replaces what the first one wrote with the same.
 """
 
@@ -20,40 +20,40 @@ from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from spark_jobs.typed import BadValuesError
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.lake import committed_batches
 from tallyhouse.quality.report import unique_batches
 
 log = logging.getLogger("spark_jobs.transform")
 
 
-def transform(subject_name: str, run_id: str) -> None:
+def transform(pipeline_name: str, run_id: str) -> None:
     """Runs the transform of one run.
 
     Args:
-        subject_name: Such as `techmarket`.
+        pipeline_name: Such as `techmarket`.
         run_id: The run whose raw batches are committed.
 
     Raises:
         TallyhouseError: A batch is missing or breaks its contract, or a server cannot be reached.
     """
     started = time.monotonic()
-    subject = load_subject(subject_name)
+    pipeline = load_pipeline(pipeline_name)
     lake = JobLake.from_environment()
-    batches = committed_batches(lake.lake, subject.tables, run_id)
-    unique = unique_batches(lake.lake, subject.name, run_id, batches)
-    report_key = f"report/{subject.name}/run={run_id}/transform.json"
+    batches = committed_batches(lake.lake, pipeline.tables, run_id)
+    unique = unique_batches(lake.lake, pipeline.name, run_id, batches)
+    report_key = f"report/{pipeline.name}/run={run_id}/transform.json"
 
     spark: SparkSession | None = None
     tables = {}
-    models = dict.fromkeys(subject.models, 0)
+    models = dict.fromkeys(pipeline.models, 0)
     if any(batch.rows for batch in batches.values()):
         spark = build_session(f"transform {run_id}")
         log.info("session after %.1f s", time.monotonic() - started)
 
     def one(name: str) -> TableReport | BadValuesError:
         batch = batches[name]
-        contract = next(table for table in subject.tables if table.qualified_name == name)
+        contract = next(table for table in pipeline.tables if table.qualified_name == name)
         if not batch.rows or spark is None:
             return TableReport.empty(contract)
         try:
@@ -77,9 +77,9 @@ def transform(subject_name: str, run_id: str) -> None:
     tables = {name: as_json(result) for name, result in results.items() if isinstance(result, TableReport)}
     log.info("accepted %d tables after %.1f s", len(tables), time.monotonic() - started)
 
-    if spark is not None and subject.models:
+    if spark is not None and pipeline.models:
         rows = {name.partition(".")[2]: table["accepted"] for name, table in tables.items()}
-        models |= build_models(spark, lake, subject, run_id, rows)
+        models |= build_models(spark, lake, pipeline, run_id, rows)
         log.info("wrote the models after %.1f s", time.monotonic() - started)
     lake.lake.write_json(report_key, {"tables": tables, "models": models})
     log.info("%s: %s", lake.uri(report_key), ", ".join(f"{name} {rows}" for name, rows in models.items()))

@@ -32,7 +32,7 @@ TABLES = ("auth.users", "catalog.products", "orders.orders", "orders.order_items
 
 
 def ledger(rng: random.Random, rows: int, *, breaks: bool) -> list[dict[str, Any]]:
-    """A ledger of a night with `rows` rows."""
+    """A ledger of a run with `rows` rows."""
     lines: list[dict[str, Any]] = []
 
     def line(table: str, hop: str, left: int, right: int, **parts: int) -> None:

@@ -33,8 +33,8 @@ from rich.table import Table
 
 from scripts.stack import lifecycle
 from scripts.stack.context import Stack, StackError, console
+from scripts.stack.dag_runs import AirflowApi, DagRuns, run_dags
 from scripts.stack.demo import failures, ledger_options, tool
-from scripts.stack.night import AirflowApi, Night, run_night
 from scripts.stack.supervise import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,24 +119,29 @@ def measure(stack: Stack, case: str, dag_ids: list[str]) -> list[Row]:
     api.wait_for_dags(dag_ids)
     memory = Memory(Supervisor(stack).pid())
     with memory.watched():
-        night = run_night(api, dag_ids)
-    if not night.succeeded:
-        raise StackError("\n".join(failures(stack, api, night)) or f"{case}: {night.states}")
-    if tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, [night]), check=False):
+        runs = run_dags(api, dag_ids)
+    if not runs.succeeded:
+        raise StackError("\n".join(failures(stack, api, runs)) or f"{case}: {runs.states}")
+    if tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, [runs]), check=False):
         raise StackError(f"{case}: the ledger does not close; what it said is above")
-    return rows(api, case, night, memory)
+    return rows(api, case, runs, memory)
 
 
-def rows(api: AirflowApi, case: str, night: Night, memory: Memory) -> list[Row]:
+def rows(api: AirflowApi, case: str, runs: DagRuns, memory: Memory) -> list[Row]:
     """A row a task, in the order in which they began, and the total."""
     found = []
-    for task in sorted(night.tasks, key=lambda task: task.began or datetime.max.replace(tzinfo=UTC)):
+    for task in sorted(runs.tasks, key=lambda task: task.began or datetime.max.replace(tzinfo=UTC)):
         part = (
-            task.task_id if len(night.runs) == 1 else f"{task.dag_id.removesuffix('_nightly')}.{task.task_id}"
+            task.task_id
+            if len(runs.dag_run_ids) == 1
+            else f"{task.dag_id.removesuffix('_nightly')}.{task.task_id}"
         )
         peak = memory.peak(task.began, task.ended)
         found.append({"case": case, "part": part, "seconds": round(task.seconds, 1), "peak_mb": peak})
-    spans = [api.ask("GET", f"dags/{dag_id}/dagRuns/{run_id}") for dag_id, run_id in night.runs.items()]
+    spans = [
+        api.ask("GET", f"dags/{dag_id}/dagRuns/{dag_run_id}")
+        for dag_id, dag_run_id in runs.dag_run_ids.items()
+    ]
     began = min(datetime.fromisoformat(run["start_date"]) for run in spans)
     ended = max(datetime.fromisoformat(run["end_date"]) for run in spans)
     total = {"case": case, "part": "total", "seconds": round((ended - began).total_seconds(), 1)}
@@ -148,7 +153,7 @@ def fresh(stack: Stack, scale: str) -> None:
     if Supervisor(stack).alive():  # left by a benchmark that was killed
         lifecycle.stop(stack)
     lifecycle.clean(stack)
-    lifecycle.start(stack, ["nights"])
+    lifecycle.start(stack, ["nightly"])
     began = time.monotonic()
     tool(stack, "techmarket", "data", "--scale", scale)
     console.print(f"  data at SCALE={scale} in {time.monotonic() - began:.0f} s")

@@ -2,7 +2,7 @@
 
 Takes the JSON objects that ingest has written below `raw/` since the last run, keeps the lines that are no
 events aside with their reason, checks the rest, and adds it to the Parquet below `curated/`, by event type
-and day. The run's ledger must close: objects and lines in raw = curated + superseded + kept aside.
+and day. The run's ledger must close: objects and lines in raw = curated + superseded + quarantined.
 
 **A re-run** takes only what no run has taken yet: each committed run keeps the list of its objects. A run
 that failed has committed nothing, so the next one takes its objects too; one that died after its commit is
@@ -52,10 +52,10 @@ with DAG(
     render_template_as_native_obj=True,
     tags=["events", "nightly"],
 ):
-    open_run = OpenRunOperator(task_id="open_run", subject="events")
+    open_run = OpenRunOperator(task_id="open_run", pipeline="events")
     with TaskGroup("extract", tooltip="Every object that no run has taken, into immutable raw") as extract:
         EventObjectsToLakeOperator(task_id="events", run_id=RUN_ID, limit="{{ params.limit }}")
-    curate = CurateEventsOperator(task_id="curate", subject="events", run_id=RUN_ID)
+    curate = CurateEventsOperator(task_id="curate", pipeline="events", run_id=RUN_ID)
     with TaskGroup("publish", tooltip="One entry of the log, then every file in its place") as publish:
         EventsToCuratedOperator(task_id="curated", run_id=RUN_ID, outlets=published("events", "lake/curated"))
     close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()

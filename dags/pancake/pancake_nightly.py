@@ -38,4 +38,4 @@ with DAG(
     render_template_as_native_obj=True,
     tags=["pancake", "nightly"],
 ):
-    nightly(subject="pancake", extractions={"pancake": PostgresToLakeOperator})
+    nightly(pipeline="pancake", extractions={"pancake": PostgresToLakeOperator})

@@ -50,7 +50,7 @@ with DAG(
     tags=["techmarket", "nightly"],
 ):
     nightly(
-        subject="techmarket",
+        pipeline="techmarket",
         extractions={
             "auth": MySqlToLakeOperator,
             "catalog": MySqlToLakeOperator,

@@ -14,7 +14,7 @@ class TallyhouseError(Exception):
 
     Attributes:
         what: What went wrong.
-        where: The table or subject, and the run.
+        where: The table or pipeline, and the run.
         remedy: What to do about it.
         transient: Whether trying again later may help, as with a server that is down.
         table: The table or model that it is about, such as `orders.orders`; None where it is about none.

@@ -14,9 +14,9 @@ from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError
 
 
-def new_run_id(subject: str, at: datetime) -> str:
+def new_run_id(pipeline: str, at: datetime) -> str:
     """A name for a run that sorts by time and can stand in a path: `techmarket-20260102T020000-3f2a`."""
-    return f"{subject}-{at.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    return f"{pipeline}-{at.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 def staging_suffix(run_id: str) -> str:
@@ -34,7 +34,7 @@ STAGING_SUFFIX = "[0-9]{8}t[0-9a-f]{10}"
 
 def open_run(
     connection: psycopg.Connection[Any],
-    subject: str,
+    pipeline: str,
     *,
     tables: Iterable[str],
     dag_id: str,
@@ -44,12 +44,12 @@ def open_run(
 ) -> str:
     """Registers a run that begins now.
 
-    Earlier runs of the subject that were left open by a death are closed as failed: nothing of them
+    Earlier runs of the pipeline that were left open by a death are closed as failed: nothing of them
     was published, their watermark has not moved, and this run takes the same window again.
 
     Args:
         connection: To the warehouse.
-        subject: Such as `techmarket`.
+        pipeline: Such as `techmarket`.
         tables: Names of the tables that the run promises to take; it is published with all of them or
             not at all.
         dag_id: The DAG.
@@ -60,34 +60,34 @@ def open_run(
     Returns:
         The run's id.
     """
-    run_id = new_run_id(subject, datetime.now(UTC))
+    run_id = new_run_id(pipeline, datetime.now(UTC))
     left = TallyhouseError(
         f"it was left open and taken over by run {run_id}",
-        where=f"subject {subject}",
+        where=f"pipeline {pipeline}",
         remedy="Read the log of its last task: it was killed, or the warehouse did not answer at its end",
     )
     with connection.transaction():
-        lock_subject(connection, subject)
+        lock_pipeline(connection, pipeline)
         connection.execute(
             "UPDATE etl.run SET status = 'failed', failure = coalesce(failure, %s::jsonb), "
-            "message = coalesce(message, %s) WHERE subject = %s AND status = 'running'",
-            (json.dumps(left.failure(None)), left.what, subject),
+            "message = coalesce(message, %s) WHERE pipeline = %s AND status = 'running'",
+            (json.dumps(left.failure(None)), left.what, pipeline),
         )
         connection.execute(
-            "INSERT INTO etl.run (run_id, subject, tables, dag_id, dag_run_id, logical_date, status, "
+            "INSERT INTO etl.run (run_id, pipeline, tables, dag_id, dag_run_id, logical_date, status, "
             "full_refresh, started_at) VALUES (%s, %s, %s, %s, %s, %s, 'running', %s, clock_timestamp())",
-            (run_id, subject, sorted(tables), dag_id, dag_run_id, logical_date, full_refresh),
+            (run_id, pipeline, sorted(tables), dag_id, dag_run_id, logical_date, full_refresh),
         )
     return run_id
 
 
-def lock_subject(connection: psycopg.Connection[Any], subject: str) -> None:
-    """Waits until nobody else opens or publishes a run of the subject; held to the transaction's end."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tallyhouse {subject}",))
+def lock_pipeline(connection: psycopg.Connection[Any], pipeline: str) -> None:
+    """Waits until nobody else opens or publishes a run of the pipeline; held to the transaction's end."""
+    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tallyhouse {pipeline}",))
 
 
-def may_publish(connection: psycopg.Connection[Any], subject: str, run_id: str) -> bool:
-    """Whether a run is still to be published; to be asked under `lock_subject`.
+def may_publish(connection: psycopg.Connection[Any], pipeline: str, run_id: str) -> bool:
+    """Whether a run is still to be published; to be asked under `lock_pipeline`.
 
     A run that failed may be taken up again, by clearing its task, as long as no later one was opened:
     its increments were built on what the warehouse shows now.
@@ -99,10 +99,10 @@ def may_publish(connection: psycopg.Connection[Any], subject: str, run_id: str) 
         TallyhouseError: The run is not known, or a later one was opened.
     """
     row = connection.execute(
-        "SELECT r.status, (SELECT l.run_id FROM etl.run AS l WHERE l.subject = r.subject "
+        "SELECT r.status, (SELECT l.run_id FROM etl.run AS l WHERE l.pipeline = r.pipeline "
         "AND l.started_at > r.started_at ORDER BY l.started_at LIMIT 1) "
-        "FROM etl.run AS r WHERE r.run_id = %s AND r.subject = %s FOR UPDATE OF r",
-        (run_id, subject),
+        "FROM etl.run AS r WHERE r.run_id = %s AND r.pipeline = %s FOR UPDATE OF r",
+        (run_id, pipeline),
     ).fetchone()
     status, later = row or (None, None)
     if status == "published":
@@ -110,7 +110,7 @@ def may_publish(connection: psycopg.Connection[Any], subject: str, run_id: str) 
     if status is None or later is not None:
         raise TallyhouseError(
             f"the run was overtaken by {later}" if later else "the run is not known",
-            where=f"subject {subject} in run {run_id}",
+            where=f"pipeline {pipeline} in run {run_id}",
             remedy="Start a new run; it takes the same window again",
         )
     return True

@@ -180,8 +180,8 @@ class Settings(LocalFolder):
     superset_db_password: str
     superset_admin_user: str
 
-    night_metrics_host: str
-    night_metrics_port: int
+    run_metrics_host: str
+    run_metrics_port: int
     prometheus_host: str
     prometheus_port: int
     prometheus_user: str

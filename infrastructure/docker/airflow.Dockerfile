@@ -34,6 +34,8 @@ COPY docs/db docs/db
 COPY sql sql
 COPY scripts scripts
 COPY services/common services/common
+COPY services/data_docs services/data_docs
+COPY services/run_metrics services/run_metrics
 COPY include include
 COPY plugins plugins
 COPY spark_jobs spark_jobs

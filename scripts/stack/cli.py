@@ -19,9 +19,9 @@ from scripts.stack import fetch, lifecycle, query
 from scripts.stack import provision as provisioning
 from scripts.stack import superset as superset_server
 from scripts.stack.context import Stack, StackError, console
+from scripts.stack.dag_runs import AirflowApi
 from scripts.stack.demo import demo as run_demo
-from scripts.stack.demo import nights
-from scripts.stack.night import AirflowApi
+from scripts.stack.demo import follow
 from scripts.stack.service import GROUPS
 from scripts.stack.services import services
 from scripts.stack.supervise import RUNNING, Supervisor
@@ -187,7 +187,7 @@ def sql(stack: Stack, args: argparse.Namespace) -> int:
 
 
 def demo(stack: Stack, _: argparse.Namespace) -> int:
-    """Set up, start, generate data, run two nights, print their ledgers."""
+    """Set up, start, generate data, run the pipelines twice, print their ledgers."""
     return run_demo(stack)
 
 
@@ -196,7 +196,7 @@ def run(stack: Stack, args: argparse.Namespace) -> int:
     if not args.dags:
         console.print(USAGE_OF_RUN, markup=False, highlight=False, soft_wrap=True)
         return 2
-    return nights(stack, args.dags, conf(args))
+    return follow(stack, args.dags, conf(args))
 
 
 USAGE_OF_RUN = """\

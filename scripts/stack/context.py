@@ -305,8 +305,8 @@ class Stack:
             # The scheduler's nap when it finds nothing to do stands between any two tasks.
             "scheduler": {"enable_health_check": False, "scheduler_idle_sleep_time": 0.25},
             "metrics": {"statsd_on": False},
-            # A service that is down must not hold up the nights: one more try, then lineage waits for
-            # the next night.
+            # A service that is down must not hold up the runs: one more try, then lineage waits for
+            # the next run.
             "openlineage": {
                 "namespace": "tallyhouse",
                 "transport": json.dumps(

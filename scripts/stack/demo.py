@@ -1,4 +1,4 @@
-"""The whole main job from nothing: servers, data, two nights, and the ledgers that prove them."""
+"""The whole main job from nothing: servers, data, two runs of each pipeline, and their ledgers."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from scripts.stack import fetch, lifecycle, readiness
 from scripts.stack.context import Stack, StackError, console
-from scripts.stack.night import AirflowApi, Night, run_night
+from scripts.stack.dag_runs import AirflowApi, DagRuns, run_dags
 
 NIGHTLY = ["techmarket_nightly", "pancake_nightly"]
 MONITOR = "monitor_pipelines"
@@ -51,25 +51,25 @@ class Clock:
 
 
 def demo(stack: Stack) -> int:
-    """Set up, start, generate data, run two nights with a business day between them, print their ledgers.
+    """Set up, start, generate data, run the pipelines before and after a business day, print the ledgers.
 
     Repeated, it goes on with the next business day.
 
     Returns:
-        0 when both nights succeeded and their ledgers close.
+        0 when all runs succeeded and their ledgers close.
     """
     clock, api = Clock(), AirflowApi(stack)
     with clock.phase("set-up"):
         fetch.setup(stack)
     with clock.phase("servers and Airflow"):
-        took = lifecycle.start(stack, ["nights"])
+        took = lifecycle.start(stack, ["nightly"])
     clock.note("at the same time: " + lifecycle.slowest(took, 3))
     with clock.phase("data: 18 months of business"):
         tool(stack, "techmarket", "data", "--scale", "0.1", "--if-empty")
-    nights = [one_night(stack, api, clock, "first night")]
+    all_runs = [nightly_run(stack, api, clock, "first run")]
     with clock.phase("one more business day"):
         tool(stack, "techmarket", "day")
-    nights.append(one_night(stack, api, clock, "second night, incremental"))
+    all_runs.append(nightly_run(stack, api, clock, "second run, incremental"))
     api.unpause(MONITOR)  # from now on it reports every finished run
 
     console.rule("[bold]where to look[/]", align="left", style="dim")
@@ -77,10 +77,10 @@ def demo(stack: Stack) -> int:
     console.print()
     clock.show()
     console.rule("[bold]the ledgers[/]", align="left", style="dim")
-    return tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, nights), check=False)
+    return tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, all_runs), check=False)
 
 
-def one_night(stack: Stack, api: AirflowApi, clock: Clock, name: str) -> Night:
+def nightly_run(stack: Stack, api: AirflowApi, clock: Clock, name: str) -> DagRuns:
     """Run the nightly DAGs at the same time, and stop here if one fails.
 
     Raises:
@@ -88,16 +88,16 @@ def one_night(stack: Stack, api: AirflowApi, clock: Clock, name: str) -> Night:
     """
     with clock.phase(name):
         api.wait_for_dags([*NIGHTLY, MONITOR])
-        night = run_night(api, NIGHTLY)
-    slow = sorted(night.tasks, key=lambda task: -task.seconds)[:3]
+        runs = run_dags(api, NIGHTLY)
+    slow = sorted(runs.tasks, key=lambda task: -task.seconds)[:3]
     tasks = ", ".join(f"{task.name} {task.seconds:.0f} s" for task in slow)
-    clock.note(f"{tasks}; {night.waiting():.0f} s between tasks")
-    if not night.succeeded:
-        raise StackError("\n".join(failures(stack, api, night)) or f"{name}: {night.states}")
-    return night
+    clock.note(f"{tasks}; {runs.waiting():.0f} s between tasks")
+    if not runs.succeeded:
+        raise StackError("\n".join(failures(stack, api, runs)) or f"{name}: {runs.states}")
+    return runs
 
 
-def nights(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None) -> int:
+def follow(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None) -> int:
     """Run DAGs once, now, and print the ledgers of their runs.
 
     Args:
@@ -113,27 +113,27 @@ def nights(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None)
     """
     api = AirflowApi(stack)
     api.wait_for_dags(dag_ids, seconds=30)
-    night = run_night(api, dag_ids, conf)
-    if not night.succeeded:
-        raise StackError("\n".join(failures(stack, api, night)) or f"{dag_ids}: {night.states}")
-    options = ledger_options(stack, [night])
+    runs = run_dags(api, dag_ids, conf)
+    if not runs.succeeded:
+        raise StackError("\n".join(failures(stack, api, runs)) or f"{dag_ids}: {runs.states}")
+    options = ledger_options(stack, [runs])
     if not options:
         console.print("done; it takes no rows, so it has no ledger")
         return 0
     return tool(stack, "tallyhouse.ledger", "print", *options, check=False)
 
 
-def failures(stack: Stack, api: AirflowApi, night: Night) -> Iterator[str]:
-    """A line for each failed task of a night."""
-    for task in night.tasks:
+def failures(stack: Stack, api: AirflowApi, runs: DagRuns) -> Iterator[str]:
+    """A line for each failed task."""
+    for task in runs.tasks:
         if task.state == "failed":
-            folder = stack.logs / "airflow" / f"dag_id={task.dag_id}" / f"run_id={task.run_id}"
+            folder = stack.logs / "airflow" / f"dag_id={task.dag_id}" / f"run_id={task.dag_run_id}"
             yield f"{task.name}: {api.last_error(task)} (its log: {folder / f'task_id={task.task_id}'})"
 
 
-def ledger_options(stack: Stack, nights: list[Night]) -> list[str]:
-    """Name the runs that the nights made, as the ledger knows them."""
-    made = [run_id for night in nights for run_id in night.runs.values()]
+def ledger_options(stack: Stack, all_runs: list[DagRuns]) -> list[str]:
+    """Name the runs by the ids that the ledger knows them by."""
+    made = [dag_run_id for runs in all_runs for dag_run_id in runs.dag_run_ids.values()]
     with readiness.warehouse_connection(stack.settings) as connection:
         found = connection.execute("SELECT run_id FROM etl.run WHERE dag_run_id = ANY(%s)", [made]).fetchall()
     return [part for (run_id,) in found for part in ("--run", run_id)]
@@ -163,7 +163,7 @@ def links(stack: Stack) -> None:
     password = stack.secrets["AIRFLOW_ADMIN_PASSWORD"]
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("Airflow", s.airflow_url, f"user {s.airflow_admin_user}, password {password}")
-    table.add_row("Data Docs", s.data_docs_url, "what the checks of each night said")
+    table.add_row("Data Docs", s.data_docs_url, "what the checks of each run said")
     table.add_row(
         "the lake",
         f"http://{s.minio_host}:{s.minio_console_port}",
@@ -172,7 +172,7 @@ def links(stack: Stack) -> None:
     table.add_row("pipeline-info", s.pipeline_info_url, "every finished run, a minute or ten later")
     console.print(table)
     for command in (
-        "make sql Q='SELECT subject, status, started_at, published_at FROM etl.run ORDER BY started_at'",
+        "make sql Q='SELECT pipeline, status, started_at, published_at FROM etl.run ORDER BY started_at'",
         "make sql Q='SELECT status, count(*), sum(total) FROM orders GROUP BY status' ON=orders",
         "make sql Q='SELECT * FROM mart_revenue_daily ORDER BY 1 DESC LIMIT 5' ON=clickhouse",
     ):

@@ -118,7 +118,7 @@ class Fetcher:
         self.run("dbml", ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=into)
 
     def _prometheus(self) -> list[Artifact]:
-        """Prometheus, where the machine has none and its packages are Debian's; the nights need none."""
+        """Prometheus, where the machine has none and its packages are Debian's; no run needs one."""
         if shutil.which("prometheus") or not shutil.which("apt-get"):
             return []
         return [Artifact("Prometheus", prometheus_home(self.stack), self.prometheus)]

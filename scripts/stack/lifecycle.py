@@ -104,7 +104,7 @@ def chosen(
     after = {service.name: service.after for service in every}
     after |= {step.name: step.after for step in all_steps}
     names = [service.name for service in every if service.group in groups]
-    if "nights" in groups:
+    if "nightly" in groups:
         names += [step.name for step in all_steps]
     kept: set[str] = set()
     while names:

@@ -31,7 +31,7 @@ ON=auth, catalog, orders, payments, pancake  a store, as the account that extrac
 FORMAT=table, vertical, tsv, csv, json; by default a table, a record below the other where the table
 would not fit the terminal, and tsv where the output is no terminal.
 
-make sql Q="SELECT subject, status, started_at FROM etl.run ORDER BY started_at DESC LIMIT 5"
+make sql Q="SELECT pipeline, status, started_at FROM etl.run ORDER BY started_at DESC LIMIT 5"
 make sql Q="SELECT table_name FROM information_schema.tables WHERE table_schema = 'ods'"
 make sql ON=clickhouse Q="SELECT * FROM mart_revenue_daily ORDER BY 1 DESC LIMIT 5"
 make sql ON=orders Q="SELECT status, count(*), sum(total) FROM orders GROUP BY status"

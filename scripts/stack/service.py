@@ -11,7 +11,7 @@ from scripts.stack.accounts import confined, give
 from scripts.stack.context import Stack, StackError
 
 HOST = "127.0.0.1"
-GROUPS = ("nights", "events", "apps", "watch")
+GROUPS = ("nightly", "events", "apps", "watch")
 """Parts of the stack that can be started by themselves, with what they need of the others."""
 
 
@@ -43,7 +43,7 @@ class Service:
     told: tuple[str, ...] | None = None
     """What of the stack's environment its account may see: a server that runs statements, or programs, of
     others needs no other server's password. None: all of it."""
-    group: str = "nights"
+    group: str = "nightly"
     """Which part of the stack it belongs to, of GROUPS."""
 
     def sees(self) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""What watches the stack: the nights' metrics, and a Prometheus that scrapes every service."""
+"""What watches the stack: the metrics of runs, and a Prometheus that scrapes every service."""
 
 import shlex
 import sys
@@ -26,7 +26,7 @@ def watchers(stack: Stack) -> list[Service]:
     def prepare() -> None:
         if not fetch.prometheus(stack).exists():
             raise StackError(
-                "prometheus: not found; install it, or start the rest: make start GROUPS=nights,events,apps"
+                "prometheus: not found; install it, or start the rest: make start GROUPS=nightly,events,apps"
             )
         write_config(stack, config)
         write_login(config.parent / "login", *login, account(stack, "prometheus"))
@@ -45,12 +45,12 @@ def watchers(stack: Stack) -> list[Service]:
     ]
     return [
         Service(
-            "night-metrics",
-            f"{shlex.quote(sys.executable)} -m scripts.night_metrics",
-            {"NIGHT_METRICS_PORT": s.night_metrics_port},
-            ready=lambda: readiness.http(f"http://{s.night_metrics_host}:{s.night_metrics_port}/metrics"),
+            "run-metrics",
+            f"{shlex.quote(sys.executable)} -m services.run_metrics",
+            {"RUN_METRICS_PORT": s.run_metrics_port},
+            ready=lambda: readiness.http(f"http://{s.run_metrics_host}:{s.run_metrics_port}/metrics"),
             after=("migrations",),
-            account="night-metrics",
+            account="run-metrics",
             group="watch",
         ),
         Service(
@@ -76,7 +76,7 @@ def targets(s: Settings) -> dict[str, str]:
         "consumer": f"{s.ingest_host}:{s.consumer_port}",
         "pancake": f"{s.pancake_host}:{s.pancake_port}",
         "pipeline-info": f"{s.pipeline_info_host}:{s.pipeline_info_port}",
-        "nights": f"{s.night_metrics_host}:{s.night_metrics_port}",
+        "runs": f"{s.run_metrics_host}:{s.run_metrics_port}",
         "minio": f"{s.minio_host}:{s.minio_port}",
         "prometheus": f"{s.prometheus_host}:{s.prometheus_port}",
     }

@@ -256,7 +256,7 @@ _API_KEY = APIKeyHeader(name="X-API-Key", auto_error=False)
 _BEARER = HTTPBearer(auto_error=False)
 
 
-class Gate:
+class AccessControl:
     """Decides for each request who is asking and whether they may.
 
     Credentials are an API key in `X-API-Key`, a token in `Authorization: Bearer`, an API key in its place
@@ -359,13 +359,13 @@ class Admission:
     """A dependency that lets in who has a scope; a `StrictRoute` asks it before it reads a body.
 
     Args:
-        gate: Who decides.
+        access: Who decides.
         scope: What they need.
         browser: Whether a browser is to prompt for a key.
     """
 
-    def __init__(self, gate: Gate, scope: str, *, browser: bool) -> None:
-        self._gate, self._scope, self._browser = gate, scope, browser
+    def __init__(self, access: AccessControl, scope: str, *, browser: bool) -> None:
+        self._access, self._scope, self._browser = access, scope, browser
 
     async def __call__(
         self,
@@ -380,11 +380,11 @@ class Admission:
         """Who is asking, found out once for each request.
 
         Raises:
-            Problem: see `Gate.admit`.
+            Problem: see `AccessControl.admit`.
         """
         admitted: dict[str, Principal] = request.scope.setdefault("state", {}).setdefault("admitted", {})
         if self._scope not in admitted:
-            admitted[self._scope] = await self._gate.admit(request, self._scope, browser=self._browser)
+            admitted[self._scope] = await self._access.admit(request, self._scope, browser=self._browser)
         return admitted[self._scope]
 
 

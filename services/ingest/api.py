@@ -14,7 +14,7 @@ from prometheus_client import Counter
 from services.common import problems, security
 from services.common.observe import Metrics
 from services.common.problems import Problem
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.ingest import openapi
 from services.ingest.events import Event, Sent, check_key, decode, decode_bulk, invalid, make_event
 from services.ingest.outbox import Known, Outbox, OutboxDownError, OutboxFullError
@@ -89,10 +89,10 @@ class Desk:
             ) from error
 
 
-def routes(desk: Desk, gate: Gate) -> APIRouter:
+def routes(desk: Desk, access: AccessControl) -> APIRouter:
     """The routes that take events in."""
     router = APIRouter(tags=["events"])
-    Writer = Annotated[Principal, Depends(gate.require(security.EVENTS))]
+    Writer = Annotated[Principal, Depends(access.require(security.EVENTS))]
 
     @router.post("/ingest", response_class=Response, **openapi.INGEST)
     async def ingest(request: Request, principal: Writer) -> Response:
@@ -165,7 +165,7 @@ def routes(desk: Desk, gate: Gate) -> APIRouter:
     return router
 
 
-def service_routes(watch: Watch, settings: Settings, metrics: Metrics, gate: Gate) -> APIRouter:
+def service_routes(watch: Watch, settings: Settings, metrics: Metrics, access: AccessControl) -> APIRouter:
     """The routes that tell of the service itself."""
     router = APIRouter(tags=["service"])
 
@@ -191,7 +191,7 @@ def service_routes(watch: Watch, settings: Settings, metrics: Metrics, gate: Gat
             **problems.responses(401, 403, 429),
         },
     )
-    async def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
+    async def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
         """The service's metrics, as Prometheus reads them."""
         content, media_type = metrics.exposition()
         return Response(content, media_type=media_type)

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from services.common import docs, web
 from services.common.collector import freeze_startup
 from services.common.observe import Metrics, configure_logging, tracer
-from services.common.security import Gate
+from services.common.security import AccessControl
 from services.ingest import api
 from services.ingest.api import Desk
 from services.ingest.outbox import Outbox
@@ -25,9 +25,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application with the settings of the environment, or those given."""
     settings = settings or Settings()
     metrics = Metrics(requests="fastapi_request_duration_seconds", errors="fastapi_error")
-    tracing, gate, schemas = (
+    tracing, access, schemas = (
         tracer("ingest"),
-        Gate(settings),
+        AccessControl(settings),
         Schemas(settings.schemas, required=settings.require_schema),
     )
     taken = Counter("wotr_ingest", "Events by what became of them.", ["result"], registry=metrics.registry)
@@ -63,8 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     web.install(app, settings, metrics, tracing, quiet={"/ingest", "/metrics"})
     docs.install(app)
-    app.include_router(api.routes(Desk(outbox, watch, schemas, settings, taken), gate))
-    app.include_router(api.service_routes(watch, settings, metrics, gate))
+    app.include_router(api.routes(Desk(outbox, watch, schemas, settings, taken), access))
+    app.include_router(api.service_routes(watch, settings, metrics, access))
     return app
 
 

@@ -7,7 +7,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.common import problems, security
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.common.strict import StrictRoute
 from services.pancake.models import MAX_ID, PancakeCreate, PancakeResponse
 from services.pancake.store import PancakeStore
@@ -41,11 +41,11 @@ class Readiness(BaseModel):
     service: Literal["pancake-backend"] = "pancake-backend"
 
 
-def routes(store: PancakeStore, gate: Gate, created: Counter) -> APIRouter:
+def routes(store: PancakeStore, access: AccessControl, created: Counter) -> APIRouter:
     """The routes over a store."""
     router = APIRouter(route_class=StrictRoute)
-    Reader = Annotated[Principal, Depends(gate.require(security.READ))]
-    Writer = Annotated[Principal, Depends(gate.require(security.WRITE))]
+    Reader = Annotated[Principal, Depends(access.require(security.READ))]
+    Writer = Annotated[Principal, Depends(access.require(security.WRITE))]
 
     @router.get("/health", tags=["service"])
     async def health() -> Health:
@@ -99,7 +99,7 @@ def routes(store: PancakeStore, gate: Gate, created: Counter) -> APIRouter:
         """Store a pancake; what is answered is on disk. Blanks around texts are cut off."""
         stored = store.add(pancake)
         created.inc()
-        gate.audit(principal, "create", [{"id": stored.id}])
+        access.audit(principal, "create", [{"id": stored.id}])
         return PancakeResponse.model_validate(stored)
 
     return router

@@ -15,7 +15,7 @@ from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
 from services.common.observe import Metrics, configure_logging, tracer
 from services.common.resilience import Breaker
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.pancake import api
 from services.pancake.settings import Settings
 from services.pancake.store import PancakeStore
@@ -36,7 +36,7 @@ PAGE_HEADERS = {
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over the database that the settings name."""
     settings = settings or Settings()
-    metrics, tracing, gate = Metrics(), tracer("pancake"), Gate(settings)
+    metrics, tracing, access = Metrics(), tracer("pancake"), AccessControl(settings)
     created = Counter("pancakes_created", "Pancakes stored.", registry=metrics.registry)
     breaker = Breaker("the database", failures=settings.breaker_failures, seconds=settings.breaker_seconds)
     store = PancakeStore(
@@ -68,12 +68,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     web.install(app, settings, metrics, tracing)
     guard.install(app)
-    app.include_router(api.routes(store, gate, created))
+    app.include_router(api.routes(store, access, created))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @app.get("/", include_in_schema=False)
     async def page(
-        _: Annotated[Principal, Depends(gate.require(security.READ, browser=True))],
+        _: Annotated[Principal, Depends(access.require(security.READ, browser=True))],
     ) -> FileResponse:
         """The page: a form and the list."""
         return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
@@ -87,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             **problems.responses(401, 403, 429),
         },
     )
-    async def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
+    async def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
         """The service's metrics, as Prometheus reads them."""
         content, media_type = metrics.exposition()
         return Response(content, media_type=media_type)

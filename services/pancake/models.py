@@ -1,7 +1,7 @@
 """The table, and what of it goes over the wire.
 
-`docs/db/pancake_postgres.dbml` is where the table is designed: the native stack, the night's contract and the
-migrations here follow it, and a test compares them.
+`docs/db/pancake_postgres.dbml` is where the table is designed: the native stack, the pipeline's contract and
+the migrations here follow it, and a test compares them.
 """
 
 from __future__ import annotations

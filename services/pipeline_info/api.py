@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.common import problems, security
 from services.common.problems import Problem
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.common.strict import StrictRoute
 from services.pipeline_info import export, flow
 from services.pipeline_info.models import PipelineInfo, PipelineRun, PipelineSummary, RunConditions, RunFilter
@@ -249,13 +249,13 @@ def _audited(outcomes: list[Outcome]) -> list[dict[str, Any]]:
 
 
 def routes(  # noqa: PLR0915 - one function a route
-    repository: PipelineInfoRepository, settings: Settings, gate: Gate, inserted: Counter
+    repository: PipelineInfoRepository, settings: Settings, access: AccessControl, inserted: Counter
 ) -> APIRouter:
     """The routes over a store."""
     router = APIRouter(route_class=StrictRoute)
     rules = Rules(settings)
-    Reader = Annotated[Principal, Depends(gate.require(security.READ))]
-    Writer = Annotated[Principal, Depends(gate.require(security.WRITE))]
+    Reader = Annotated[Principal, Depends(access.require(security.READ))]
+    Writer = Annotated[Principal, Depends(access.require(security.WRITE))]
 
     @router.get("/health", tags=["service"])
     async def health() -> Health:
@@ -386,7 +386,7 @@ def routes(  # noqa: PLR0915 - one function a route
                 f"Idempotency-Key {idempotency_key} belongs to a run with another content: use a new key",
                 code="key_reused",
             )
-        gate.audit(principal, "insert", _audited([outcome]))
+        access.audit(principal, "insert", _audited([outcome]))
         return Response(
             outcome.stored.doc,
             status_code=_STATUS[outcome.result],
@@ -433,7 +433,7 @@ def routes(  # noqa: PLR0915 - one function a route
                 errors=[{"where": "idempotency_key", "what": "belongs to another run"}] if conflict else [],
             )
         if outcomes:
-            gate.audit(principal, "insert", _audited([o for o in outcomes if o.result != Result.CONFLICT]))
+            access.audit(principal, "insert", _audited([o for o in outcomes if o.result != Result.CONFLICT]))
         items = [results[index] for index in range(len(body.items))]
         counts = dict.fromkeys(("created", "replayed", "conflict", "invalid"), 0)
         for item in items:

@@ -17,7 +17,7 @@ from services.common.guard import PoolCollector
 from services.common.observe import Metrics, configure_logging, tracer
 from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.pipeline_info import api, lineage, pages
 from services.pipeline_info.guarded import GuardedRepository
 from services.pipeline_info.repository import PipelineInfoRepository, Result, StoreRefusedError
@@ -44,7 +44,7 @@ class _CorruptCollector(Collector):
 def create_app(settings: Settings | None = None, repository: PipelineInfoRepository | None = None) -> FastAPI:
     """The application over `repository`, or over the store that the settings name."""
     settings = settings or Settings()
-    metrics, tracing, gate = Metrics(), tracer("pipeline-info"), Gate(settings)
+    metrics, tracing, access = Metrics(), tracer("pipeline-info"), AccessControl(settings)
     inserted = Counter("runs_inserted", "Runs by what became of them.", ["result"], registry=metrics.registry)
     for result in (*Result, "invalid"):
         inserted.labels(str(result))
@@ -93,9 +93,9 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
 
     app.add_exception_handler(StoreRefusedError, on_refused)
 
-    app.include_router(api.routes(store, settings, gate, inserted))
-    app.include_router(lineage.routes(graph, settings, gate))
-    app.include_router(pages.routes(store, graph, settings, gate))
+    app.include_router(api.routes(store, settings, access, inserted))
+    app.include_router(lineage.routes(graph, settings, access))
+    app.include_router(pages.routes(store, graph, settings, access))
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
 
     @app.get(
@@ -107,7 +107,7 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
             **problems.responses(401, 403, 429),
         },
     )
-    def prometheus(_: Annotated[Principal, Depends(gate.require(security.METRICS))]) -> Response:
+    def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
         """The service's metrics, as Prometheus reads them."""
         content, media_type = metrics.exposition()
         return Response(content, media_type=media_type)

@@ -60,7 +60,8 @@ _NUMBER = re.compile(
 # What Python and others would read as a number; longer than this it is not looked at.
 _NUMERIC = re.compile(r"\s*[+-]?[\d_]*\.?[\d_]*(e[+-]?[\d_]+)?\s*", re.IGNORECASE)
 _PRECISION = 4 * MAX_DIGITS
-# Parts that leave the way, each to a place of its own.
+# Parts that leave the way, each to a place of its own. Runs reported in the past say "kept aside" of what
+# is quarantined.
 ASIDE = ("quarantined", "superseded", "kept aside")
 
 

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from services.common import problems, security
 from services.common.problems import Problem
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.common.strict import StrictRoute
 from services.pipeline_info.models import EARLIEST, LATEST, Name, storable
 from services.pipeline_info.settings import Settings
@@ -491,11 +491,11 @@ def _invalid(what: str) -> Problem:
     return Problem(422, what, code="invalid", errors=[{"where": "tags", "what": what}])
 
 
-def routes(store: LineageStore, settings: Settings, gate: Gate) -> APIRouter:
+def routes(store: LineageStore, settings: Settings, access: AccessControl) -> APIRouter:
     """The routes over a store."""
     router = APIRouter(prefix="/api/v1", tags=["lineage"], route_class=StrictRoute)
-    Reader = Annotated[Principal, Depends(gate.require(security.READ))]
-    Writer = Annotated[Principal, Depends(gate.require(security.LINEAGE))]
+    Reader = Annotated[Principal, Depends(access.require(security.READ))]
+    Writer = Annotated[Principal, Depends(access.require(security.LINEAGE))]
     Retired = Annotated[bool, Query(description="Also what nobody has reported for a while")]
 
     @router.post(
@@ -521,7 +521,7 @@ def routes(store: LineageStore, settings: Settings, gate: Gate) -> APIRouter:
         )
         new = store.add_event(event, doc, print_, environment)
         if new:
-            gate.audit(principal, "lineage", [{"job": event.node, "run": str(event.run.runId)}])
+            access.audit(principal, "lineage", [{"job": event.node, "run": str(event.run.runId)}])
         return Response(status_code=201 if new else 200)
 
     @router.get(

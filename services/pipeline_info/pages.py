@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from services.common import security
 from services.common.problems import Problem
-from services.common.security import Gate, Principal
+from services.common.security import AccessControl, Principal
 from services.pipeline_info import flow
 from services.pipeline_info.api import filter_of, named_like, visible
 from services.pipeline_info.lineage import LineageStore, Seen, drawn, explore, label, search, seen_by
@@ -225,7 +225,7 @@ def _links(row: dict[str, Any], settings: Settings) -> list[tuple[str, str]]:
 
 
 def routes(  # noqa: PLR0915 - one function a route
-    repository: PipelineInfoRepository, lineage: LineageStore, settings: Settings, gate: Gate
+    repository: PipelineInfoRepository, lineage: LineageStore, settings: Settings, access: AccessControl
 ) -> APIRouter:
     """The pages over a store."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -242,7 +242,7 @@ def routes(  # noqa: PLR0915 - one function a route
         "moment": moment,
         "tone": tone,
     }
-    Reader = Annotated[Principal, Depends(gate.require(security.READ, browser=True))]
+    Reader = Annotated[Principal, Depends(access.require(security.READ, browser=True))]
 
     def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
         content = templates.get_template(name).render(**values)

@@ -46,7 +46,7 @@ def open_store(settings: Settings) -> PipelineInfoRepository:
 
 def open_lineage(settings: Settings, store: PipelineInfoRepository) -> LineageStore:
     """Where lineage is kept: beside the runs in PostgreSQL, else in a file beside theirs."""
-    from services.pipeline_info.backends.lineage import PostgresLineage, SqliteLineage  # noqa: PLC0415
+    from services.pipeline_info.backends.lineage_store import PostgresLineage, SqliteLineage  # noqa: PLC0415
     from services.pipeline_info.backends.postgres import PostgresPipelineRepository  # noqa: PLC0415
 
     if isinstance(store, PostgresPipelineRepository):

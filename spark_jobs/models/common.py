@@ -62,11 +62,11 @@ def fields_of(schema: str) -> list[StructField]:
 
 
 def newest_of(accepted: DataFrame, ods: DataFrame | None, contract: TableContract) -> DataFrame:
-    """The current rows: the newer of what tonight brought and what the warehouse had.
+    """The current rows: the newer of what the run brought and what the warehouse had.
 
     Args:
-        accepted: Tonight's rows of the table, one a key.
-        ods: The warehouse's rows that matter tonight; None where it has none.
+        accepted: The run's rows of the table, one per key.
+        ods: The warehouse's rows that matter to the run; None where it has none.
         contract: The table.
 
     Returns:

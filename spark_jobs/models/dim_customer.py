@@ -13,7 +13,7 @@ SOURCE = "orders.customers"
 def build(
     customers: DataFrame, users: DataFrame, addresses: DataFrame, existing: DataFrame | None
 ) -> DataFrame:
-    """All versions of the customers that tonight touched.
+    """All versions of the customers that the run touches.
 
     A version begins when the customer, their account or their default shipping address changed in
     its source.

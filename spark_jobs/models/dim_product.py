@@ -15,7 +15,7 @@ SOURCE = "catalog.products"
 def build(
     products: DataFrame, product_prices: DataFrame, categories: DataFrame, existing: DataFrame | None
 ) -> DataFrame:
-    """All versions of the products that tonight touched.
+    """All versions of the products that the run touches.
 
     A version begins when the product or its list price changed in the source.
 

@@ -16,7 +16,7 @@ def build(
     customer_versions: DataFrame,
     product_versions: DataFrame,
 ) -> DataFrame:
-    """The lines that tonight touched; an item whose order is not there yet is kept, its order unknown.
+    """The lines that the run touches; an item whose order is not there yet is kept, its order unknown.
 
     Args:
         order_items: Current rows of `orders.order_items`: those lines.

@@ -13,7 +13,7 @@ from spark_jobs.scd2 import assign
 def build(
     payments: DataFrame, orders: DataFrame, payment_methods: DataFrame, customer_versions: DataFrame
 ) -> DataFrame:
-    """The payments that tonight touched; one whose order is not there yet has an unknown customer.
+    """The payments that the run touches; one whose order is not there yet has an unknown customer.
 
     Args:
         payments: Current rows of `payments.payments`: those payments.

@@ -17,7 +17,7 @@ def build(
     payment_methods: DataFrame,
     customer_versions: DataFrame,
 ) -> DataFrame:
-    """The refunds that tonight touched; one whose payment is not there yet is kept, the rest unknown.
+    """The refunds that the run touches; one whose payment is not there yet is kept, the rest unknown.
 
     Args:
         refunds: Current rows of `payments.refunds`: those refunds.

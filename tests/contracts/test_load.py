@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tallyhouse.contracts import Kind, load_source, load_subject
+from tallyhouse.contracts import Kind, load_pipeline, load_source
 from tallyhouse.contracts import load as loading
 from tallyhouse.contracts.load import OVERLAYS, REPOSITORY
 
@@ -65,7 +65,7 @@ def test_an_unknown_name_says_which_there_are() -> None:
     with pytest.raises(ValueError, match=r"no source contract 'order'; there are: auth, catalog"):
         load_source("order")
     with pytest.raises(ValueError, match=r"no pipeline 'x'; there are: events, pancake, techmarket"):
-        load_subject("x")
+        load_pipeline("x")
 
 
 def test_an_overlay_that_disagrees_with_its_dbml_is_refused(

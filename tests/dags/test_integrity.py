@@ -9,7 +9,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dag import DAG
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.publish import clickhouse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -96,11 +96,11 @@ def test_params_are_typed_and_described(bag: DagBag) -> None:
             )
 
 
-@pytest.mark.parametrize("subject", ["techmarket", "pancake"])
-def test_the_form_offers_the_tables_of_the_contract(bag: DagBag, subject: str) -> None:
-    schema = bag.dags[f"{subject}_nightly"].params.get_param("tables").schema
-    contract = [table.name for table in load_subject(subject).tables]
-    assert schema["items"]["enum"] == contract, f"list the tables of {subject} in its DAG file as contracted"
+@pytest.mark.parametrize("pipeline", ["techmarket", "pancake"])
+def test_the_form_offers_the_tables_of_the_contract(bag: DagBag, pipeline: str) -> None:
+    schema = bag.dags[f"{pipeline}_nightly"].params.get_param("tables").schema
+    contract = [table.name for table in load_pipeline(pipeline).tables]
+    assert schema["items"]["enum"] == contract, f"list the tables of {pipeline} in its DAG file as contracted"
 
 
 def test_every_dag_begins_with_a_task_that_refuses_unknown_parameters(bag: DagBag) -> None:
@@ -111,11 +111,11 @@ def test_every_dag_begins_with_a_task_that_refuses_unknown_parameters(bag: DagBa
             )
 
 
-@pytest.mark.parametrize("subject", ["techmarket", "pancake"])
+@pytest.mark.parametrize("pipeline", ["techmarket", "pancake"])
 def test_the_task_that_publishes_into_clickhouse_has_the_name_that_etl_run_keeps(
-    bag: DagBag, subject: str
+    bag: DagBag, pipeline: str
 ) -> None:
-    assert clickhouse.TASK in bag.dags[f"{subject}_nightly"].task_ids
+    assert clickhouse.TASK in bag.dags[f"{pipeline}_nightly"].task_ids
 
 
 def test_a_dag_file_is_wiring() -> None:
@@ -129,7 +129,7 @@ def test_a_dag_file_is_wiring() -> None:
 @pytest.mark.parametrize(
     "task", ["extract.orders", "check", "transform", "publish.warehouse", "publish.clickhouse"]
 )
-def test_clearing_a_task_keeps_the_night_in_its_run(bag: DagBag, task: str) -> None:
+def test_clearing_a_task_keeps_to_its_run(bag: DagBag, task: str) -> None:
     dag = bag.dags["techmarket_nightly"]
     cleared = dag.partial_subset([task], include_downstream=True, include_upstream=False).task_dict
     assert "open_run" not in cleared, (
@@ -146,11 +146,11 @@ def test_a_dag_that_publishes_says_so_by_assets(bag: DagBag) -> None:
         if task.outlets
     }
     expected = {("events_curated", "publish.curated"): ["events lake/curated"]}
-    for subject in ("techmarket", "pancake"):
-        warehouse = [f"{subject} warehouse/ods", f"{subject} warehouse/star-schema"]
-        clickhouse = [f"{subject} clickhouse/star-schema", f"{subject} clickhouse/marts"]
-        expected[f"{subject}_nightly", "publish.warehouse"] = warehouse
-        expected[f"{subject}_nightly", "publish.clickhouse"] = clickhouse
+    for pipeline in ("techmarket", "pancake"):
+        warehouse = [f"{pipeline} warehouse/ods", f"{pipeline} warehouse/star-schema"]
+        clickhouse = [f"{pipeline} clickhouse/star-schema", f"{pipeline} clickhouse/marts"]
+        expected[f"{pipeline}_nightly", "publish.warehouse"] = warehouse
+        expected[f"{pipeline}_nightly", "publish.clickhouse"] = clickhouse
     assert found == expected
 
 

@@ -1,4 +1,4 @@
-"""Nights of events on real MinIO, PostgreSQL and Spark, judged by readers that know nothing of the log.
+"""Runs of events on real MinIO, PostgreSQL and Spark, judged by readers that know nothing of the log.
 
 The oracle reads the raw objects with Python's own json and the curated folder with a plain listing.
 """
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.events import publish as publishing
 from tallyhouse.events.log import Commit, EventStore
@@ -59,7 +59,7 @@ class Events:
         }
         self.store = EventStore.s3(self.bucket, **access)
         self.lake = Lake.s3(settings.lake_bucket, **access)
-        self.subject = load_subject("events")
+        self.pipeline = load_pipeline("events")
         self.expected: dict[str, Row] = {}
         self.aside: list[tuple[str, bytes]] = []
         self.superseded = 0
@@ -107,7 +107,7 @@ class Events:
             "EVENTS_BUCKET": self.bucket,
         }
 
-    # -- a night, task by task -------------------------------------------------------------------
+    # -- a run, task by task -------------------------------------------------------------------
 
     def begin(self) -> str:
         with self.connect() as connection:
@@ -120,14 +120,14 @@ class Events:
                 logical_date=None,
                 full_refresh=False,
             )
-            state = publishing.recover(connection, self.store, self.subject, run_id)
-        (contract,) = self.subject.tables
+            state = publishing.recover(connection, self.store, self.pipeline, run_id)
+        (contract,) = self.pipeline.tables
         take(self.store, state, self.lake, contract, run_id=run_id, attempt=1)
         return run_id
 
     def curate(self, run_id: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "spark_jobs.curate", "--subject", "events", "--run-id", run_id],
+            [sys.executable, "-m", "spark_jobs.curate", "--pipeline", "events", "--run-id", run_id],
             cwd=REPOSITORY,
             env=os.environ | self.environment() | {"PYTHONPATH": f"{REPOSITORY}/include:{REPOSITORY}"},
             capture_output=True,
@@ -137,9 +137,9 @@ class Events:
         assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
     def publish(self, run_id: str) -> list[Line]:
-        return publishing.publish(self.connect, self.store, self.lake, self.subject, run_id)
+        return publishing.publish(self.connect, self.store, self.lake, self.pipeline, run_id)
 
-    def night(self) -> list[Line]:
+    def run(self) -> list[Line]:
         run_id = self.begin()
         self.curate(run_id)
         return self.publish(run_id)
@@ -192,7 +192,7 @@ def events(settings: Settings) -> Iterator[Events]:
     found = Events(settings)
     yield found
     with found.connect() as connection:
-        runs = [row[0] for row in connection.execute("SELECT run_id FROM etl.run WHERE subject = 'events'")]
+        runs = [row[0] for row in connection.execute("SELECT run_id FROM etl.run WHERE pipeline = 'events'")]
         connection.execute("DELETE FROM etl.ledger WHERE run_id = ANY(%s)", (runs,))
         connection.execute("DELETE FROM etl.run WHERE run_id = ANY(%s)", (runs,))
 
@@ -201,20 +201,20 @@ def by_measure(lines: list[Line]) -> dict[tuple[str, str], Line]:
     return {(line.hop.value, line.measure): line for line in lines}
 
 
-def test_a_first_night_brings_every_event_and_keeps_the_rest_aside(events: Events) -> None:
+def test_a_first_run_brings_every_event_and_quarantines_the_rest(events: Events) -> None:
     orders = [event(number, text="Ірина 🥞", price=1.10, nested={"deep": [1, 2]}) for number in range(20)]
     for order in orders:
         events.put(f"{order['id']}.json", order)
     events.put("batch-1.json", *(event(number, kind="click") for number in range(20, 120)))
     events.put("batch-2.json", orders[3], event(120, kind="click"), b"{broken", b'{"id": "no time"}')
     events.put("odd.json", event(121, kind="a/b:c=d %é[1]*", big=10**40), event(122, kind=None), b"\xff")
-    lines = by_measure(events.night())
+    lines = by_measure(events.run())
     assert all(line.closed for line in lines.values())
     assert lines["source=raw", "objects"].left == 23
     assert lines["raw=curated", "rows"].parts == {
         "curated": len(events.expected),
         "superseded": 1,
-        "kept aside": 3,
+        "quarantined": 3,
     }
     events.assert_every_event_is_there_once()
     # A file a partition: small files are not left behind.
@@ -226,9 +226,9 @@ def test_a_first_night_brings_every_event_and_keeps_the_rest_aside(events: Event
     assert status == [("published", True)]
 
 
-def test_a_night_with_nothing_new_changes_nothing(events: Events) -> None:
+def test_a_run_with_nothing_new_changes_nothing(events: Events) -> None:
     before = {key: events.client.head_object(Bucket=events.bucket, Key=key) for key in events.keys("")}
-    lines = by_measure(events.night())
+    lines = by_measure(events.run())
     assert lines["source=raw", "objects"].left == 0
     assert lines["raw=curated", "rows"].left == 0
     after = {key: events.client.head_object(Bucket=events.bucket, Key=key) for key in events.keys("")}
@@ -240,14 +240,14 @@ def test_a_night_with_nothing_new_changes_nothing(events: Events) -> None:
     }
 
 
-def test_the_next_night_takes_what_is_new_with_fields_that_nobody_had(events: Events) -> None:
+def test_the_next_run_takes_what_is_new_with_fields_that_nobody_had(events: Events) -> None:
     # One that came late for a day that is there, one of the next day, and one that is curated already.
     events.put("e200.json", event(200, colour="blue"))
     events.put("e201.json", event(201, at=DAY + timedelta(days=1), number_too=1))
     events.put("batch-3.json", event(5), event(120, kind="click"), event(202, kind="click", tags=["new"]))
-    lines = by_measure(events.night())
+    lines = by_measure(events.run())
     assert lines["source=raw", "objects"].left == 3
-    assert lines["raw=curated", "rows"].parts == {"curated": 3, "superseded": 2, "kept aside": 0}
+    assert lines["raw=curated", "rows"].parts == {"curated": 3, "superseded": 2, "quarantined": 0}
     events.assert_every_event_is_there_once()
     files = events.curated()
     assert len(files) == 5, "the day that was there has one file still"
@@ -288,7 +288,7 @@ def test_a_run_that_loses_or_dies_before_its_commit_is_invisible_and_taken_again
         events.publish(run_id)
     undo()
     assert events.curated() == before
-    lines = by_measure(events.night())
+    lines = by_measure(events.run())
     assert lines["source=raw", "objects"].left == 1
     events.assert_every_event_is_there_once()
     assert not events.keys("curated/_staging/")

@@ -118,8 +118,8 @@ def test_natively_the_same_jobs_are_scraped_at_their_own_addresses(
 
 
 @pytest.fixture(scope="module")
-def a_night() -> Iterator[None]:
-    """A published run, so that the nights' metrics have one to show; gone afterwards."""
+def a_run() -> Iterator[None]:
+    """A published run, so that the metrics of runs have one to show; gone afterwards."""
     with psycopg.connect(
         host=os.environ["POSTGRES_HOST"],
         port=os.environ["POSTGRES_PORT"],
@@ -129,11 +129,11 @@ def a_night() -> Iterator[None]:
         autocommit=True,
     ) as connection:
         connection.execute(
-            "INSERT INTO etl.run (run_id, subject, tables, dag_id, dag_run_id, status, published_at, "
+            "INSERT INTO etl.run (run_id, pipeline, tables, dag_id, dag_run_id, status, published_at, "
             "clickhouse_at) VALUES ('watched-1', 'watched', '{}', 'watched', 'x', 'published', now(), now())"
         )
         connection.execute(
-            "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value) "
+            "INSERT INTO etl.ledger (run_id, pipeline, table_name, hop, measure, left_value, right_value) "
             "VALUES ('watched-1', 'watched', 't', 'source=raw', 'rows', 5, 5)"
         )
         try:
@@ -144,7 +144,7 @@ def a_night() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def traffic(settings: Settings, a_night: None) -> None:
+def traffic(settings: Settings, a_run: None) -> None:
     """What a busy minute looks like: events, refusals, pancakes, runs."""
     ingest, pipeline = settings.ingest_url, settings.pipeline_info_url
     run = {
@@ -216,8 +216,8 @@ def test_a_rule_finds_what_it_compares(settings: Settings, traffic: None, rule: 
 @pytest.mark.integration
 def test_what_ingest_counts_is_what_prometheus_has(settings: Settings, traffic: None) -> None:
     assert all(ask(settings, name) or ask(settings, f"{name}_count") for name in NAMES)
-    assert ask(settings, 'night_rows_taken{subject="watched"}')[0]["value"][1] == "5"
-    assert ask(settings, 'night_ledger_open_lines{subject="watched"}')[0]["value"][1] == "0"
+    assert ask(settings, 'pipeline_rows_taken{pipeline="watched"}')[0]["value"][1] == "5"
+    assert ask(settings, 'pipeline_ledger_open_lines{pipeline="watched"}')[0]["value"][1] == "0"
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""What bad input gets: one line that names table or subject, run and remedy, and nothing half-done."""
+"""What bad input gets: one line that names table or pipeline, run and remedy, and nothing half-done."""
 
 import json
 import secrets
@@ -157,9 +157,11 @@ def test_a_bucket_that_is_not_there(
     lake_values["extra"]["bucket"] = "no-such-bucket"
     connection(monkeypatch, "s3_gone", **lake_values)
     for operator in (
-        OpenRunOperator(task_id="o", subject="pancake", lake_conn_id="s3_gone"),
+        OpenRunOperator(task_id="o", pipeline="pancake", lake_conn_id="s3_gone"),
         MySqlToLakeOperator(task_id="m", source="orders", run_id=RUN, lake_conn_id="s3_gone"),
-        SparkJobOperator(task_id="s", job="transform", subject="pancake", run_id=RUN, lake_conn_id="s3_gone"),
+        SparkJobOperator(
+            task_id="s", job="transform", pipeline="pancake", run_id=RUN, lake_conn_id="s3_gone"
+        ),
         EventObjectsToLakeOperator(task_id="e", run_id=RUN, events_conn_id="s3_gone"),
         EventsToCuratedOperator(task_id="p", run_id=RUN, events_conn_id="s3_gone"),
     ):
@@ -192,9 +194,9 @@ def test_a_warehouse_that_is_down(
         monkeypatch, "pg_down", conn_type="postgres", host="127.0.0.1", port=9, login="x", password="y"
     )
     for operator in (
-        OpenRunOperator(task_id="o", subject="pancake", dwh_conn_id="pg_down"),
+        OpenRunOperator(task_id="o", pipeline="pancake", dwh_conn_id="pg_down"),
         MySqlToLakeOperator(task_id="m", source="orders", run_id=RUN, dwh_conn_id="pg_down"),
-        LakeToPostgresOperator(task_id="p", subject="pancake", run_id=RUN, dwh_conn_id="pg_down"),
+        LakeToPostgresOperator(task_id="p", pipeline="pancake", run_id=RUN, dwh_conn_id="pg_down"),
     ):
         assert "cannot connect to pg_down" in fails(operator, context, permanent=False)
     operator = PostgresToLakeOperator(task_id="s", source="pancake", run_id=RUN, source_conn_id="pg_down")
@@ -204,18 +206,18 @@ def test_a_warehouse_that_is_down(
 def test_a_clickhouse_that_is_down(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     connection(monkeypatch, "ch_down", conn_type="clickhouse", host="127.0.0.1", port=9, schema="dwh")
     operator = LakeToClickHouseOperator(
-        task_id="c", subject="pancake", run_id=RUN, clickhouse_conn_id="ch_down"
+        task_id="c", pipeline="pancake", run_id=RUN, clickhouse_conn_id="ch_down"
     )
     assert "cannot connect to ch_down" in fails(operator, context, permanent=False)
 
 
 def test_a_run_that_nobody_opened_is_not_published(context: dict[str, Any]) -> None:
     message = fails(
-        LakeToPostgresOperator(task_id="p", subject="pancake", run_id=RUN), context, permanent=True
+        LakeToPostgresOperator(task_id="p", pipeline="pancake", run_id=RUN), context, permanent=True
     )
-    assert message.startswith(f"subject pancake in run {RUN}: the run is not known. Start a new run")
+    assert message.startswith(f"pipeline pancake in run {RUN}: the run is not known. Start a new run")
     message = fails(
-        LakeToClickHouseOperator(task_id="c", subject="pancake", run_id=RUN), context, permanent=True
+        LakeToClickHouseOperator(task_id="c", pipeline="pancake", run_id=RUN), context, permanent=True
     )
     assert "the warehouse does not show this run" in message
 
@@ -223,26 +225,26 @@ def test_a_run_that_nobody_opened_is_not_published(context: dict[str, Any]) -> N
 def test_a_run_of_events_that_nobody_opened_is_neither_taken_nor_curated(context: dict[str, Any]) -> None:
     for operator in (
         EventObjectsToLakeOperator(task_id="e", run_id=RUN),
-        CurateEventsOperator(task_id="c", subject="events", run_id=RUN),
+        CurateEventsOperator(task_id="c", pipeline="events", run_id=RUN),
         EventsToCuratedOperator(task_id="p", run_id=RUN),
     ):
         message = fails(operator, context, permanent=True)
-        assert message.startswith(f"subject events in run {RUN}: the run is not known. Start a new run")
+        assert message.startswith(f"pipeline events in run {RUN}: the run is not known. Start a new run")
 
 
 def test_an_unknown_spark_connection(context: dict[str, Any]) -> None:
     operator = SparkJobOperator(
-        task_id="s", job="transform", subject="pancake", run_id=RUN, conn_id="spark_x"
+        task_id="s", job="transform", pipeline="pancake", run_id=RUN, conn_id="spark_x"
     )
     assert "there is no connection 'spark_x'" in fails(operator, context, permanent=True)
 
 
 def test_a_gate_that_nobody_knows(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     connection(monkeypatch, "spark_odd", conn_type="spark", host="local[*]", extra={"gate": "polars"})
-    operator = CheckBatchOperator(task_id="c", subject="pancake", run_id=RUN, conn_id="spark_odd")
+    operator = CheckBatchOperator(task_id="c", pipeline="pancake", run_id=RUN, conn_id="spark_odd")
     message = fails(operator, context, permanent=True)
     assert message.startswith(
-        f"subject pancake in run {RUN}: the connection spark_odd asks for the gate 'polars'"
+        f"pipeline pancake in run {RUN}: the connection spark_odd asks for the gate 'polars'"
     )
     assert "GATE_ENGINE" in message
 
@@ -254,13 +256,13 @@ def test_a_gate_without_batches_starts_no_spark(
         raise AssertionError("the gate started Spark")
 
     monkeypatch.setattr(SparkJobOperator, "execute", no_spark)
-    operator = CheckBatchOperator(task_id="c", subject="pancake", run_id=RUN)
+    operator = CheckBatchOperator(task_id="c", pipeline="pancake", run_id=RUN)
     message = fails(operator, context, permanent=True)
     assert message.startswith(f"run {RUN}: no raw batch has a _manifest.json")
 
 
 def test_a_spark_job_says_in_one_line_why_it_failed(context: dict[str, Any]) -> None:
-    operator = SparkJobOperator(task_id="s", job="transform", subject="pancake", run_id=RUN)
+    operator = SparkJobOperator(task_id="s", job="transform", pipeline="pancake", run_id=RUN)
     message = fails(operator, context, permanent=True)
     assert RUN in message
 

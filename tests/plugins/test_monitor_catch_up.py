@@ -105,7 +105,7 @@ def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psy
     address = {"conn_type": "postgres", "host": "127.0.0.1", "port": server.port, "login": "postgres"}
     monkeypatch.setenv("AIRFLOW_CONN_PLAYED_DWH", json.dumps(address | {"password": "x", "schema": database}))
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for name in ("0001_etl", "0005_position", "0006_promised_tables", "0007_failure"):
+        for name in ("0001_etl", "0005_position", "0006_promised_tables", "0007_failure", "0009_pipeline"):
             connection.execute((MIGRATIONS / f"{name}.sql").read_bytes())
         yield connection
 
@@ -247,11 +247,11 @@ def test_a_run_brings_its_ledger(
 ) -> None:
     airflow.finish(1)
     warehouse.execute(
-        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status) VALUES"
+        "INSERT INTO etl.run (run_id, pipeline, dag_id, dag_run_id, status) VALUES"
         " ('techmarket-1', 'techmarket', 'techmarket_nightly', 'scheduled__0', 'published')"
     )
     warehouse.execute(
-        "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, parts)"
+        "INSERT INTO etl.ledger (run_id, pipeline, table_name, hop, measure, left_value, right_value, parts)"
         " VALUES ('techmarket-1', 'techmarket', 'orders.orders', 'source=raw', 'rows', 9, 9, NULL),"
         " ('techmarket-1', 'techmarket', 'orders.orders', 'raw=accepted', 'rows', 9, 9,"
         ' \'{"accepted": "8", "superseded": "1"}\'),'
@@ -382,7 +382,7 @@ def test_a_failed_run_brings_why_it_failed(
         "remedy": "Fix the source and run again.",
     }
     warehouse.execute(
-        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status, failure) VALUES"
+        "INSERT INTO etl.run (run_id, pipeline, dag_id, dag_run_id, status, failure) VALUES"
         " ('techmarket-1', 'techmarket', 'techmarket_nightly', 'scheduled__0', 'failed', %s)",
         (json.dumps(failure),),
     )

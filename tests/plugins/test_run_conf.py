@@ -45,7 +45,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(conf: dict[str, Any], sa
 
 def test_the_first_task_of_every_kind_of_dag_refuses_before_it_does_anything() -> None:
     operators = (
-        OpenRunOperator(task_id="o", subject="pancake", dwh_conn_id="none", lake_conn_id="none"),
+        OpenRunOperator(task_id="o", pipeline="pancake", dwh_conn_id="none", lake_conn_id="none"),
         AirflowToPipelineInfoOperator(task_id="m", dwh_conn_id="none"),
     )
     for operator in operators:
@@ -54,7 +54,7 @@ def test_the_first_task_of_every_kind_of_dag_refuses_before_it_does_anything() -
 
 
 def test_an_unknown_table_is_refused_with_the_nearest_one() -> None:
-    operator = OpenRunOperator(task_id="o", subject="techmarket", tables=["order_itms", "orders"])
+    operator = OpenRunOperator(task_id="o", pipeline="techmarket", tables=["order_itms", "orders"])
     with pytest.raises(
         AirflowFailException, match=r"no table 'order_itms' \(order_items\?\)\. There are: addresses"
     ):

@@ -85,7 +85,7 @@ def test_a_job_runs_on_the_cluster_that_the_connection_names(
     context: Any = {"ti": SimpleNamespace(try_number=1, task_id="c", xcom_push=lambda **_: None)}
     taken = PostgresToLakeOperator(task_id="e", source="pancake", run_id=RUN).execute(context)
     SparkJobOperator(
-        task_id="c", job="check", subject="pancake", run_id=RUN, conn_id="spark_cluster"
+        task_id="c", job="check", pipeline="pancake", run_id=RUN, conn_id="spark_cluster"
     ).execute(context)
     lake = Lake.s3(
         settings.lake_bucket,

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from pyarrow import fs
 
-from tallyhouse.contracts import SubjectContract
+from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake
 from tallyhouse.ledger import Hop, Line, store
@@ -32,7 +32,7 @@ from tests.warehouse.schema import tables
 pytestmark = pytest.mark.integration
 
 MARTS = {"fact_order_line": "mart_revenue_daily", "fact_payment": "mart_payment_conversion"}
-SUBJECT = SubjectContract("shop", sources=(), models=tuple(MARTS), marts=tuple(MARTS.values()))
+PIPELINE = PipelineContract("shop", sources=(), models=tuple(MARTS), marts=tuple(MARTS.values()))
 Row = dict[str, Any]
 
 
@@ -67,7 +67,7 @@ class Shop:
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.address)
 
-    def night(self, *, lines: tuple[Row, ...] = (), payments: tuple[Row, ...] = ()) -> str:
+    def run(self, *, lines: tuple[Row, ...] = (), payments: tuple[Row, ...] = ()) -> str:
         """A run that PostgreSQL shows: rows by primary key, in the warehouse and as increments."""
         run_id = new_run_id("shop", datetime.now(UTC))
         changed = {"fact_order_line": lines, "fact_payment": payments}
@@ -78,7 +78,7 @@ class Shop:
                     with self.lake.create(f"increment/{model}/run={run_id}/part-0.parquet") as sink:
                         pq.write_table(written, sink)
             connection.execute(
-                "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status, published_at) "
+                "INSERT INTO etl.run (run_id, pipeline, dag_id, dag_run_id, status, published_at) "
                 "VALUES (%s, 'shop', 'd', 'r', 'published', clock_timestamp())",
                 (run_id,),
             )
@@ -110,7 +110,7 @@ class Shop:
         return pa.Table.from_pylist(found, schema=table_schema(connection, "dwh", model))
 
     def publish(self, run_id: str) -> list[Line]:
-        return publish(self.connect, self.client, self.lake, self.access, SUBJECT, run_id)
+        return publish(self.connect, self.client, self.lake, self.access, PIPELINE, run_id)
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         with self.connect() as connection:
@@ -120,7 +120,7 @@ class Shop:
         """All that ClickHouse shows."""
         return {
             table: sorted(self.client.query(f"SELECT * FROM {table}").result_rows, key=repr)
-            for table in (*SUBJECT.models, *SUBJECT.marts)
+            for table in (*PIPELINE.models, *PIPELINE.marts)
         }
 
     def runs(self) -> list[str]:
@@ -158,7 +158,7 @@ def payment(key: int, amount: str, currency: str = "UAH", **values: Any) -> Row:
 
 
 def test_rows_and_measures_of_a_run_arrive(shop: Shop) -> None:
-    run_id = shop.night(
+    run_id = shop.run(
         lines=(
             line(1, quantity=2, line_total="10.50", currency="UAH", line_number=1),
             line(2, quantity=3, line_total="0.01", currency="EUR", line_number=2, category_key=404),
@@ -189,8 +189,8 @@ def test_rows_and_measures_of_a_run_arrive(shop: Shop) -> None:
 
 
 def test_a_run_that_died_between_the_stores_is_finished_by_the_next(shop: Shop) -> None:
-    dead = shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")))
-    heir = shop.night(payments=(payment(2, "2.50"), payment(3, "3.00")), lines=(line(1),))
+    dead = shop.run(payments=(payment(1, "1.00"), payment(2, "2.00")))
+    heir = shop.run(payments=(payment(2, "2.50"), payment(3, "3.00")), lines=(line(1),))
     shop.publish(heir)
     assert shop.runs() == [dead, heir]
     assert [row[-2] for row in shop.shown()["fact_payment"]] == [Decimal(n) for n in ("1", "2.5", "3")]
@@ -198,7 +198,7 @@ def test_a_run_that_died_between_the_stores_is_finished_by_the_next(shop: Shop) 
 
 
 def test_a_run_that_died_between_two_models_is_applied_again(shop: Shop) -> None:
-    first = shop.night(payments=(payment(1, "1.00"),), lines=(line(1),))
+    first = shop.run(payments=(payment(1, "1.00"),), lines=(line(1),))
     shop.publish(first)
     before = shop.shown()
     shop.client.command("TRUNCATE TABLE fact_payment")
@@ -211,8 +211,8 @@ def test_a_run_that_died_between_two_models_is_applied_again(shop: Shop) -> None
 def test_an_emptied_clickhouse_is_filled_again_from_the_lake(
     shop: Shop, clickhouse_settings: Settings
 ) -> None:
-    shop.publish(shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1),)))
-    last = shop.night(payments=(payment(2, "2.50"),), lines=(line(2, quantity=7),))
+    shop.publish(shop.run(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1),)))
+    last = shop.run(payments=(payment(2, "2.50"),), lines=(line(2, quantity=7),))
     shop.publish(last)
     before = shop.shown()
     shop.client.command("DROP DATABASE dwh SYNC")
@@ -223,7 +223,7 @@ def test_an_emptied_clickhouse_is_filled_again_from_the_lake(
 
 
 def test_publishing_twice_changes_nothing(shop: Shop) -> None:
-    run_id = shop.night(payments=(payment(1, "1.00"),), lines=(line(1),))
+    run_id = shop.run(payments=(payment(1, "1.00"),), lines=(line(1),))
     first = shop.publish(run_id)
     before = shop.shown(), shop.runs(), shop.ask("SELECT run_id, clickhouse_at FROM etl.run")
     assert shop.publish(run_id) == first
@@ -253,7 +253,7 @@ def test_publishing_twice_changes_nothing(shop: Shop) -> None:
     ],
 )
 def test_stores_that_differ_are_told_apart(shop: Shop, spoilt: str, said: str) -> None:
-    run_id = shop.night(payments=(payment(1, "1.00"),), lines=(line(1),))
+    run_id = shop.run(payments=(payment(1, "1.00"),), lines=(line(1),))
     with shop.connect() as connection:
         connection.execute(spoilt)
     with pytest.raises(TallyhouseError, match=said):
@@ -266,8 +266,8 @@ def test_stores_that_differ_are_told_apart(shop: Shop, spoilt: str, said: str) -
     "gone", ["increment/fact_payment/run={}/part-0.parquet", "report/shop/run={}/transform.json"]
 )
 def test_a_run_whose_increments_are_gone_is_copied_from_the_warehouse(shop: Shop, gone: str) -> None:
-    lost = shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1),))
-    last = shop.night(payments=(payment(2, "3.00"),))
+    lost = shop.run(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1),))
+    last = shop.run(payments=(payment(2, "3.00"),))
     shop.lake.filesystem.delete_file(shop.lake.path(gone.format(lost)))
     assert all(one.closed for one in shop.publish(last))
     assert sorted(shop.runs()) == sorted([lost, last])
@@ -286,9 +286,9 @@ def unpadded(shown: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def test_a_run_that_clickhouse_refuses_is_marked_and_later_runs_go_on(shop: Shop) -> None:
-    shop.publish(shop.night(payments=(payment(1, "1.00"),)))
+    shop.publish(shop.run(payments=(payment(1, "1.00"),)))
     shop.client.command("ALTER TABLE fact_payment ADD CONSTRAINT no_two CHECK amount <> 2")
-    bad = shop.night(payments=(payment(2, "2.00"), payment(3, "3.00")), lines=(line(1),))
+    bad = shop.run(payments=(payment(2, "2.00"), payment(3, "3.00")), lines=(line(1),))
     with pytest.raises(
         TallyhouseError, match=r"fact_payment in run shop-.*: ClickHouse refused its rows .*no_two"
     ):
@@ -297,7 +297,7 @@ def test_a_run_that_clickhouse_refuses_is_marked_and_later_runs_go_on(shop: Shop
     assert (failure["task"], failure["table"], at) == ("publish.clickhouse", "fact_payment", None)
     assert f"make repair RUN={bad}" in failure["remedy"]
     # The next run's rows are shown all the same; its ledger says that the other's are missing.
-    later = shop.night(payments=(payment(3, "3.50"), payment(4, "4.00")))
+    later = shop.run(payments=(payment(3, "3.50"), payment(4, "4.00")))
     with pytest.raises(TallyhouseError, match="ClickHouse refused its rows"):
         shop.publish(later)
     assert [row[-2] for row in shop.shown()["fact_payment"]] == [Decimal(n) for n in ("1", "3.5", "4")]
@@ -307,7 +307,7 @@ def test_a_run_that_clickhouse_refuses_is_marked_and_later_runs_go_on(shop: Shop
     ) == [(4, 3)]
     # It was put right: the next run closes, and with it all.
     shop.client.command("ALTER TABLE fact_payment DROP CONSTRAINT no_two")
-    assert all(one.closed for one in shop.publish(shop.night(payments=(payment(5, "5.00"),))))
+    assert all(one.closed for one in shop.publish(shop.run(payments=(payment(5, "5.00"),))))
     shown = [row[-2] for row in shop.shown()["fact_payment"]]
     assert shown == [Decimal(n) for n in ("1", "2", "3.5", "4", "5")]
     assert shop.ask("SELECT count(*) FROM etl.run WHERE clickhouse_at IS NULL OR failure IS NOT NULL") == [
@@ -318,14 +318,14 @@ def test_a_run_that_clickhouse_refuses_is_marked_and_later_runs_go_on(shop: Shop
 def test_a_copy_leaves_out_what_clickhouse_cannot_hold_and_names_it(shop: Shop) -> None:
     """As for a warehouse that took such a day before the publish looked for it."""
     for_ever = date(9999, 12, 31)
-    run_id = shop.night(payments=(payment(1, "1.00"), payment(2, "2.00", business_date=for_ever)))
+    run_id = shop.run(payments=(payment(1, "1.00"), payment(2, "2.00", business_date=for_ever)))
     shop.lake.filesystem.delete_file(shop.lake.path(f"report/shop/run={run_id}/transform.json"))
     with pytest.raises(
         TallyhouseError, match=r"business_date has 1 values that ClickHouse cannot hold, such as 9999"
     ):
         shop.publish(run_id)
     assert [row[-2] for row in shop.shown()["fact_payment"]] == [Decimal("1")]
-    right = shop.night(payments=(payment(2, "2.00"),))
+    right = shop.run(payments=(payment(2, "2.00"),))
     assert all(one.closed for one in shop.publish(right))
     assert shop.ask("SELECT count(*) FROM etl.run WHERE clickhouse_at IS NULL OR failure IS NOT NULL") == [
         (0,)
@@ -334,8 +334,8 @@ def test_a_copy_leaves_out_what_clickhouse_cannot_hold_and_names_it(shop: Shop) 
 
 def test_an_older_runs_increments_never_take_the_place_of_newer_rows(shop: Shop) -> None:
     """A run that ClickHouse lacks although it shows a later one is copied, not applied."""
-    older = shop.night(payments=(payment(1, "1.00"),))
-    newer = shop.night(payments=(payment(1, "2.00"),))
+    older = shop.run(payments=(payment(1, "1.00"),))
+    newer = shop.run(payments=(payment(1, "2.00"),))
     shop.publish(newer)
     shop.client.command(f"ALTER TABLE etl_run DELETE WHERE run_id = '{older}' SETTINGS mutations_sync = 1")
     assert shop.runs() == [newer]
@@ -351,7 +351,7 @@ def test_a_repair_brings_back_rows_that_clickhouse_lost(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run_id = shop.night(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1, currency="UAH"),))
+    run_id = shop.run(payments=(payment(1, "1.00"), payment(2, "2.00")), lines=(line(1, currency="UAH"),))
     shop.publish(run_id)
     before = unpadded(shop.shown())
     shop.client.command("TRUNCATE TABLE fact_payment")
@@ -365,7 +365,7 @@ def test_a_repair_brings_back_rows_that_clickhouse_lost(
             update={"dwh_db": shop.address.rpartition("/")[2], "lake_bucket": shop.lake.root}
         ),
     )
-    monkeypatch.setattr(repair, "load_subject", lambda name: SUBJECT)
+    monkeypatch.setattr(repair, "load_pipeline", lambda name: PIPELINE)
     monkeypatch.setattr("sys.argv", ["repair", "--run", run_id])
     assert repair.main() == 0
     assert f"{run_id}: ClickHouse shows what the warehouse shows" in capsys.readouterr().out
@@ -379,15 +379,15 @@ def test_a_repair_brings_back_rows_that_clickhouse_lost(
 
 
 def test_a_run_that_the_warehouse_does_not_show_is_refused(shop: Shop) -> None:
-    run_id = shop.night()
+    run_id = shop.run()
     shop.ask(f"UPDATE etl.run SET status = 'failed' WHERE run_id = '{run_id}' RETURNING 1")
     with pytest.raises(TallyhouseError, match="the warehouse does not show this run"):
         shop.publish(run_id)
     assert shop.runs() == []
 
 
-def test_publishes_of_a_subject_wait_for_one_another(shop: Shop) -> None:
-    run_id = shop.night(payments=(payment(1, "1.00"),))
+def test_publishes_of_a_pipeline_wait_for_one_another(shop: Shop) -> None:
+    run_id = shop.run(payments=(payment(1, "1.00"),))
     publishing = threading.Thread(target=shop.publish, args=(run_id,))
     with shop.connect() as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended('tallyhouse clickhouse shop', 0))")

@@ -18,7 +18,7 @@ from tallyhouse.publish.limits import RANGES, check_fits, limits_of
 from tallyhouse.publish.postgres import publish
 from tallyhouse.publish.staging import table_schema
 from tallyhouse.settings import Settings
-from tests.publish.test_postgres import SUBJECT, Shop
+from tests.publish.test_postgres import PIPELINE, Shop
 from tests.warehouse.schema import tables
 
 pytestmark = pytest.mark.integration
@@ -86,11 +86,11 @@ def test_a_run_with_a_value_that_clickhouse_cannot_hold_publishes_nothing(
 ) -> None:
     run_id = shop.run([(1, "card")])
     increment(shop, run_id, **{column: value})
-    subject = replace(SUBJECT, models=(MODEL,))
+    pipeline = replace(PIPELINE, models=(MODEL,))
     with pytest.raises(
         TallyhouseError, match=f"{column} has 1 values that ClickHouse cannot hold.*{said}"
     ) as raised:
-        publish(shop.connect, shop.address, shop.lake, subject, run_id)
+        publish(shop.connect, shop.address, shop.lake, pipeline, run_id)
     failure = raised.value.failure("publish.warehouse")
     assert (failure["table"], failure["count"]) == (MODEL, 1)
     assert failure["sample"][0].startswith(f"refund_id {1:036}: {said}")

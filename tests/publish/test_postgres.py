@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tallyhouse.contracts import SubjectContract, load_source
+from tallyhouse.contracts import PipelineContract, load_source
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, Part, commit
 from tallyhouse.ledger import Hop, store
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 PAYMENTS = load_source("payments")
 METHODS = PAYMENTS.table("payment_methods")
-SUBJECT = SubjectContract("shop", (replace(PAYMENTS, tables=(METHODS,)),), models=(), marts=())
+PIPELINE = PipelineContract("shop", (replace(PAYMENTS, tables=(METHODS,)),), models=(), marts=())
 WHY = TallyhouseError("a task failed", where="run", remedy="See its log").failure(None)
 T0 = datetime(2026, 1, 2, 2, 0, 0, 123456, tzinfo=UTC)
 
@@ -88,7 +88,7 @@ class Shop:
         return run_id
 
     def publish(self, run_id: str) -> list[Any]:
-        return publish(self.connect, self.address, self.lake, SUBJECT, run_id)
+        return publish(self.connect, self.address, self.lake, PIPELINE, run_id)
 
     def ask(self, query: str) -> Any:
         with self.connect() as connection:

@@ -22,7 +22,7 @@ from tallyhouse.quality.check import check as check_in_duckdb
 from tallyhouse.quality.check import open_batch
 from tallyhouse.quality.gate_duckdb import DuckBatch, DuckDbGate
 from tallyhouse.quality.gate_spark import SparkGate
-from tests.spark_jobs.raw_batches import SNAPSHOT, techmarket, write_subject
+from tests.spark_jobs.raw_batches import SNAPSHOT, techmarket, write_pipeline
 from tests.spark_jobs.test_typed import VALUES
 from tests.spark_jobs.test_typed import contract as contract_of_one
 
@@ -285,7 +285,7 @@ def test_every_suite_says_the_same_of_a_bad_run(
     rows["products"][0]["name"] = None
     rows["payments"][0]["settled_at"] = rows["payments"][0]["attempted_at"].replace(year=2000)
     rows["roles"].append(dict(rows["roles"][0]))
-    write_subject(job_lake.lake, "techmarket", run_id, rows)
+    write_pipeline(job_lake.lake, "techmarket", run_id, rows)
     found: list[tuple[str, dict[str, Any], list[str]]] = []
     known: set[str] = set()
     for check in (

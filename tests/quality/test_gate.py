@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tallyhouse.contracts import TableContract, load_subject
+from tallyhouse.contracts import TableContract, load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, committed_batches
 from tallyhouse.quality import gate
 from tallyhouse.quality.check import check
 from tallyhouse.quality.report import unique_batches
 from tallyhouse.quality.suites import read_suite
-from tests.spark_jobs.raw_batches import pancakes, techmarket, write_subject
+from tests.spark_jobs.raw_batches import pancakes, techmarket, write_pipeline
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def assert_rows_are_named(lake: Lake, bad: str, found: dict[str, Any], rows: dic
         assert rows[key][0]["id"] in text(lake, page), "the page of the rule names the row"
 
 
-def test_a_subject(lake: Lake) -> None:
+def test_a_pipeline(lake: Lake) -> None:
     """One run of every suite that passes, one that fails in every way there is."""
     rows = techmarket(30)
     rows["refunds"] = []
     good, bad = "techmarket-20260101T020000-0001", "techmarket-20260102T020000-0002"
-    write_subject(lake, "techmarket", good, rows)
+    write_pipeline(lake, "techmarket", good, rows)
     check(lake, "techmarket", good)
     found = report(lake, good)
     assert found["success"]
@@ -72,7 +72,7 @@ def test_a_subject(lake: Lake) -> None:
     rows["products"][0]["name"] = None
     rows["payments"][0]["settled_at"] = rows["payments"][0]["attempted_at"].replace(year=2000)
     rows["roles"].append(dict(rows["roles"][0]))
-    write_subject(lake, "techmarket", bad, rows)
+    write_pipeline(lake, "techmarket", bad, rows)
     with pytest.raises(TallyhouseError) as raised:
         check(lake, "techmarket", bad)
     message = str(raised.value)
@@ -118,11 +118,11 @@ def test_a_subject(lake: Lake) -> None:
     assert "failed: auth.roles, catalog.products" in index
 
 
-def test_a_rule_of_the_other_subject(lake: Lake) -> None:
+def test_a_rule_of_the_other_pipeline(lake: Lake) -> None:
     run_id = "pancake-20260101T020000-0001"
     rows = pancakes(5)
     rows["pancakes"][0]["fluffiness_level"] = 11
-    write_subject(lake, "pancake", run_id, rows)
+    write_pipeline(lake, "pancake", run_id, rows)
     bad = rows["pancakes"][0]["id"]
     said = rf"between\(fluffiness_level\) failed in 1 rows, such as 11 \(id {bad}\)\."
     with pytest.raises(TallyhouseError, match=said) as raised:
@@ -146,17 +146,17 @@ def test_what_is_proved_of_keys(lake: Lake) -> None:
     changed["updated_at"] = changed["updated_at"].replace(year=changed["updated_at"].year + 1)
     rows["orders"].append(changed)  # as when a row changes between two reads of a window
     rows["refunds"] = []
-    write_subject(lake, "techmarket", run_id, rows)
-    subject = load_subject("techmarket")
+    write_pipeline(lake, "techmarket", run_id, rows)
+    pipeline = load_pipeline("techmarket")
     assert (
-        unique_batches(lake, "techmarket", run_id, committed_batches(lake, subject.tables, run_id)) == set()
+        unique_batches(lake, "techmarket", run_id, committed_batches(lake, pipeline.tables, run_id)) == set()
     )
     check(lake, "techmarket", run_id)
-    batches = committed_batches(lake, subject.tables, run_id)
+    batches = committed_batches(lake, pipeline.tables, run_id)
     proved = unique_batches(lake, "techmarket", run_id, batches)
     assert proved == set(batches) - {"orders.orders", "payments.refunds"}
-    write_subject(lake, "techmarket", run_id, rows, attempt=2)
-    again = committed_batches(lake, subject.tables, run_id)
+    write_pipeline(lake, "techmarket", run_id, rows, attempt=2)
+    again = committed_batches(lake, pipeline.tables, run_id)
     assert unique_batches(lake, "techmarket", run_id, again) == set()
 
 
@@ -197,7 +197,7 @@ def test_a_rule_that_cannot_be_counted_is_no_verdict(
 
     monkeypatch.setattr("tallyhouse.quality.gate.read_suite", with_it)
     run_id = "pancake-20260101T020000-0001"
-    write_subject(lake, "pancake", run_id, pancakes(5))
+    write_pipeline(lake, "pancake", run_id, pancakes(5))
     with pytest.raises(TallyhouseError, match=said) as raised:
         check(lake, "pancake", run_id)
     assert str(raised.value).startswith("pancake.pancakes: its suite cannot be counted in DuckDB")

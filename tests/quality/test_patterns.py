@@ -7,11 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.quality.draft import draft
 from tallyhouse.quality.suites import read_suite
 
-TABLES = [table for subject in ("techmarket", "pancake", "events") for table in load_subject(subject).tables]
+TABLES = [
+    table for pipeline in ("techmarket", "pancake", "events") for table in load_pipeline(pipeline).tables
+]
 PATTERNS = sorted(
     {
         expectation["kwargs"]["regex"]

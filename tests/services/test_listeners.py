@@ -39,7 +39,7 @@ LISTENERS = {
     "pancake": "PANCAKE_PORT",
     "pipeline-info": "PIPELINE_INFO_PORT",
     "data-docs": "DATA_DOCS_PORT",
-    "night-metrics": "NIGHT_METRICS_PORT",
+    "run-metrics": "RUN_METRICS_PORT",
 }
 WRITES = {"ingest": "/ingest", "pancake": "/api/pancakes", "pipeline-info": "/pipelines"}
 CLOSED = [f"{name} that asks for credentials" for name in WRITES]
@@ -48,7 +48,7 @@ DEPENDS = {
     "pancake": "/api/pancakes",
     "pipeline-info": "/pipelines",
     "data-docs": "/index.html",
-    "night-metrics": "/metrics",
+    "run-metrics": "/metrics",
 }
 BEHIND = ("POSTGRES_PORT", "MINIO_PORT", "KAFKA_PORT", "CLICKHOUSE_HTTP_PORT")
 EVERY = [*LISTENERS, *CLOSED]

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tallyhouse.contracts import Kind, TableContract, load_subject
+from tallyhouse.contracts import Kind, TableContract, load_pipeline
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
 
 WIRE = {
@@ -82,11 +82,11 @@ def wire(value: Any) -> Any:
     return str(value) if isinstance(value, Decimal) else value
 
 
-def write_subject(
-    lake: Lake, subject: str, run_id: str, rows: Mapping[str, list[dict[str, Any]]], **options: Any
+def write_pipeline(
+    lake: Lake, pipeline: str, run_id: str, rows: Mapping[str, list[dict[str, Any]]], **options: Any
 ) -> None:
-    """Commits a batch of every table of a subject, empty where no rows are given."""
-    for contract in load_subject(subject).tables:
+    """Commits a batch of every table of a pipeline, empty where no rows are given."""
+    for contract in load_pipeline(pipeline).tables:
         write_batch(lake, contract, run_id, rows.get(contract.name, ()), **options)
 
 
@@ -106,7 +106,7 @@ def techmarket(orders: int, seed: int = 7) -> dict[str, list[dict[str, Any]]]:
     def money(low: int, high: int) -> Decimal:
         return Decimal(rng.randint(low * 100, high * 100)).scaleb(-2)
 
-    rows: dict[str, list[dict[str, Any]]] = {t.name: [] for t in load_subject("techmarket").tables}
+    rows: dict[str, list[dict[str, Any]]] = {t.name: [] for t in load_pipeline("techmarket").tables}
     rows["roles"] = [
         {"id": i, "code": c, "name": c.title()} | technical for i, c in enumerate(("customer", "staff"), 1)
     ]
@@ -316,5 +316,5 @@ if __name__ == "__main__":
     folder, run_id, count = sys.argv[1:]
     name = run_id.split("-")[0]
     made = techmarket(int(count)) if name == "techmarket" else pancakes(int(count))
-    write_subject(Lake.local(folder), name, run_id, made)
+    write_pipeline(Lake.local(folder), name, run_id, made)
     print({table: len(rows) for table, rows in made.items()}, sum(map(len, made.values())))

@@ -13,20 +13,20 @@ from tallyhouse.lake.outcome import Outcome
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     monkeypatch.setenv("LAKE_BASE", tmp_path.as_uri())
-    command = ["job", "--subject", "pancake", "--run-id", "r1", "--attempt", "a1"]
+    command = ["job", "--pipeline", "pancake", "--run-id", "r1", "--attempt", "a1"]
     monkeypatch.setattr("sys.argv", command)
     return Lake.local(str(tmp_path))
 
 
-def refuse(subject: str, run_id: str) -> None:
-    raise TallyhouseError("no rows", where=f"{subject} in run {run_id}", remedy="Try again.", transient=True)
+def refuse(pipeline: str, run_id: str) -> None:
+    raise TallyhouseError("no rows", where=f"{pipeline} in run {run_id}", remedy="Try again.", transient=True)
 
 
-def succeed(subject: str, run_id: str) -> None:
+def succeed(pipeline: str, run_id: str) -> None:
     pass
 
 
-def broken(subject: str, run_id: str) -> None:
+def broken(pipeline: str, run_id: str) -> None:
     raise ZeroDivisionError("one\ntwo")
 
 
@@ -70,7 +70,7 @@ def test_a_job_whose_lake_is_gone_still_says_why(
 
 
 def test_the_run_must_be_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["job", "--subject", "pancake"])
+    monkeypatch.setattr("sys.argv", ["job", "--pipeline", "pancake"])
     with pytest.raises(SystemExit):
         run_job(refuse)
     assert "--run-id" in capsys.readouterr().err

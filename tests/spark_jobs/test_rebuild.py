@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tallyhouse.contracts import Kind, load_subject
+from tallyhouse.contracts import Kind, load_pipeline
 from tallyhouse.models import definitions
 from tests.spark_jobs.raw_batches import techmarket
-from tests.spark_jobs.test_nights import House, Rows, house  # noqa: F401 - a fixture
+from tests.spark_jobs.test_runs import House, Rows, house  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.integration
 
 FIRST = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
-CONTRACTS = {table.name: table for table in load_subject("techmarket").tables}
+CONTRACTS = {table.name: table for table in load_pipeline("techmarket").tables}
 EVERYTHING = techmarket(8)
 MODELLED = sorted(
     {
@@ -93,10 +93,10 @@ def test_changed_rows_give_what_all_rows_give(
             "TRUNCATE etl.run, etl.ledger, etl.watermark, "
             + ", ".join(f"ods.{name}" for name in CONTRACTS)
             + ", "
-            + ", ".join(f"dwh.{model}" for model in load_subject("techmarket").models)
+            + ", ".join(f"dwh.{model}" for model in load_pipeline("techmarket").models)
         )
-    house.night(first)
-    house.night(changed)
+    house.run(first)
+    house.run(changed)
     incremental = house.image()
-    house.night(merged(first, changed))
+    house.run(merged(first, changed))
     assert house.image() == incremental

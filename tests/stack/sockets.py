@@ -24,7 +24,7 @@ class Listening:
 
 
 def listening_sockets(settings: Settings) -> list[Listening]:
-    """Of every process below the stack's supervisor (a night's JVMs too) and below this test run."""
+    """Of every process below the stack's supervisor (a run's JVMs too) and below this test run."""
     supervisor = settings.local / "run" / "supervisord.pid"
     roots = {os.getpid()} | ({int(supervisor.read_text())} if supervisor.exists() else set())
     by_inode = listeners()

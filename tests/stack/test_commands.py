@@ -15,8 +15,8 @@ import pytest
 from scripts.stack.cli import conf, run, status
 from scripts.stack.cli import options as options_of
 from scripts.stack.context import Stack, StackError
+from scripts.stack.dag_runs import DagRuns, Task
 from scripts.stack.lifecycle import check_ports, chosen
-from scripts.stack.night import Night, Task
 from scripts.stack.provision import steps
 from scripts.stack.service import Service
 from scripts.stack.services import services
@@ -78,7 +78,7 @@ def test_status_shows_addresses_and_is_content_when_what_was_asked_for_runs() ->
     done = stack("status")
     assert done.returncode == 0, done.stdout
     assert Stack().settings.airflow_url in done.stdout
-    assert "asked for: nights" in done.stdout
+    assert "asked for: nightly" in done.stdout
     assert 'make status ARGS="--logins"' in done.stdout
     assert Stack().secrets["AIRFLOW_ADMIN_PASSWORD"] not in done.stdout
     assert Stack().secrets["AIRFLOW_ADMIN_PASSWORD"] in stack("status", "--logins").stdout
@@ -87,7 +87,7 @@ def test_status_shows_addresses_and_is_content_when_what_was_asked_for_runs() ->
 def test_a_part_of_the_stack_is_whole_by_itself(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Events bring PostgreSQL, MinIO and ClickHouse: the nights are not asked for by that."""
+    """Events bring PostgreSQL, MinIO and ClickHouse: the nightly job is not asked for by that."""
     monkeypatch.setenv("TALLYHOUSE_LOCAL", str(tmp_path))
     mine = Stack()
     mine.make_folders()
@@ -175,9 +175,9 @@ def test_time_in_which_no_task_ran_is_airflows() -> None:
         times = (at + timedelta(seconds=began), at + timedelta(seconds=ended))
         return Task("a_nightly", "r", "t", -1, "success", 1, *times)
 
-    night = Night(tasks=[task(0, 4), task(1, 2), task(6, 8), task(7, 9)])
-    assert night.waiting() == pytest.approx(2)
-    assert Night().waiting() == 0
+    runs = DagRuns(tasks=[task(0, 4), task(1, 2), task(6, 8), task(7, 9)])
+    assert runs.waiting() == pytest.approx(2)
+    assert DagRuns().waiting() == 0
 
 
 def pids() -> dict[str, int]:

@@ -145,7 +145,7 @@ def test_airflow_is_told_where_every_server_is() -> None:
     assert set(hosts) == {key for key in STACK if key.endswith("_HOST")} - {
         # They run from the same image and nobody there asks them.
         "DATA_DOCS_HOST",
-        "NIGHT_METRICS_HOST",
+        "RUN_METRICS_HOST",
     }
     for key, host in hosts.items():
         assert host in SERVICES, f"{key}: there is no service {host}"
@@ -276,7 +276,7 @@ def test_a_group_of_the_native_stack_is_a_profile(native: dict[str, dict[str, st
         f"mysql-{store}": f"techmarket-{store}-db" for store in ("auth", "catalog", "orders", "payments")
     }
     for service in services(Stack()):
-        found = SERVICES[names.get(service.name, service.name)].get("profiles", ["nights"])
+        found = SERVICES[names.get(service.name, service.name)].get("profiles", ["nightly"])
         assert found == [service.group], service.name
 
 

@@ -15,14 +15,14 @@ def names(*groups: str) -> tuple[set[str], set[str]]:
     return {service.name for service in kept}, {step.name for step in to_do}
 
 
-def test_events_bring_their_stores_and_nothing_of_the_nights() -> None:
+def test_events_bring_their_stores_and_nothing_of_the_nightly_runs() -> None:
     kept, to_do = names("events")
     assert kept == {"kafka", "ingest", "ingest-relay", "consumer", "postgres", "minio", "clickhouse"}
     assert to_do == {"databases", "bucket"}
 
 
-def test_the_nights_need_no_events() -> None:
-    kept, to_do = names("nights")
+def test_the_nightly_runs_need_no_events() -> None:
+    kept, to_do = names("nightly")
     assert not kept & {"kafka", "ingest", "ingest-relay", "consumer"}
     assert to_do == {step.name for step in steps(Stack())}
 
@@ -32,5 +32,5 @@ def test_all_groups_are_all_services() -> None:
 
 
 def test_a_group_that_is_none_is_named() -> None:
-    with pytest.raises(StackError, match=r"none is called night; there are nights"):
-        names("night")
+    with pytest.raises(StackError, match=r"none is called nigtly; there are nightly"):
+        names("nigtly")

@@ -1,4 +1,4 @@
-"""Nothing listens beyond this machine, in the quiet and in a night, and no night writes a secret down."""
+"""Nothing listens beyond this machine, when idle and during a run, and no run writes a secret down."""
 
 import ipaddress
 import os
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from scripts.stack.context import Stack
-from scripts.stack.night import AirflowApi, Night, run_night
+from scripts.stack.dag_runs import AirflowApi, DagRuns, run_dags
 from scripts.stack.services import services
 from tallyhouse.settings import Settings
 from tests.stack.sockets import Listening, decoded, listening_sockets
@@ -18,9 +18,9 @@ from tests.stack.sockets import Listening, decoded, listening_sockets
 
 @dataclass(frozen=True)
 class Watched:
-    """A night, and the sockets that listened while it ran."""
+    """A nightly run, and the sockets that listened while it ran."""
 
-    night: Night
+    runs: DagRuns
     sockets: frozenset[Listening]
 
 
@@ -36,12 +36,12 @@ def watched(settings: Settings) -> Watched:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        night = run_night(AirflowApi(Stack(settings)), ["pancake_nightly"])
+        runs = run_dags(AirflowApi(Stack(settings)), ["pancake_nightly"])
     finally:
         over.set()
         watcher.join()
-    assert night.succeeded, night.states
-    return Watched(night, frozenset(seen))
+    assert runs.succeeded, runs.states
+    return Watched(runs, frozenset(seen))
 
 
 def test_addresses_of_proc_are_read_right() -> None:
@@ -61,8 +61,8 @@ def test_every_service_listens_on_loopback_only(settings: Settings) -> None:
 
 
 @pytest.mark.integration
-def test_a_night_opens_nothing_beyond_loopback(watched: Watched) -> None:
-    assert any("java" in one.command for one in watched.sockets), "no JVM was seen: the night was not watched"
+def test_a_run_opens_nothing_beyond_loopback(watched: Watched) -> None:
+    assert any("java" in one.command for one in watched.sockets), "no JVM was seen: the run was not watched"
     assert [one for one in watched.sockets if not one.is_local] == []
 
 
@@ -84,9 +84,9 @@ def passwords() -> dict[str, str]:
 def test_no_log_holds_a_secret(watched: Watched, passwords: dict[str, str]) -> None:
     folder = Path(os.environ["TALLYHOUSE_LOCAL"]) / "log"
     logs = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    run_id = watched.night.runs["pancake_nightly"]
+    dag_run_id = watched.runs.dag_run_ids["pancake_nightly"]
     for task in ("extract.pancake", "transform", "publish.warehouse", "publish.clickhouse"):
-        assert any(f"run_id={run_id}/task_id={task}/" in str(path) for path in logs), task
+        assert any(f"run_id={dag_run_id}/task_id={task}/" in str(path) for path in logs), task
     found = [
         f"{path}: {name}"
         for path, text in logs.items()
@@ -107,9 +107,9 @@ def test_airflow_keeps_no_secret(watched: Watched, passwords: dict[str, str]) ->
         user=os.environ["AIRFLOW_DB_USER"],
         password=os.environ["AIRFLOW_DB_PASSWORD"],
     ) as airflow:
-        run_id = watched.night.runs["pancake_nightly"]
+        dag_run_id = watched.runs.dag_run_ids["pancake_nightly"]
         for kept in ("xcom", "rendered_task_instance_fields"):
-            rows = airflow.execute(f"SELECT count(*) FROM {kept} WHERE run_id = %s", (run_id,)).fetchone()
+            rows = airflow.execute(f"SELECT count(*) FROM {kept} WHERE run_id = %s", (dag_run_id,)).fetchone()
             assert rows != (0,), kept
         tables = airflow.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from tallyhouse.contracts import TableContract, load_subject
+from tallyhouse.contracts import TableContract, load_pipeline
 from tallyhouse.models import Definition, definition, definitions
 from tallyhouse.models.affected import AffectedKeys, Load, affected
 from tallyhouse.models.definition import EXISTING
@@ -254,7 +254,7 @@ def test_no_row_that_changes_is_missed(
     world = data.draw(worlds(pipeline))
     with warehouse.transaction(force_rollback=True):
         put(warehouse, insert, world)
-        with affected(warehouse, load_subject(pipeline), "run") as keys:
+        with affected(warehouse, load_pipeline(pipeline), "run") as keys:
             counts = {name: len(rows) for name, rows in world.brought.items()}
             keys.stage(counts, lambda contract: load_rows(warehouse, world.brought[contract.name]))
             for model in sorted(built(pipeline), key=lambda model: bool(model.dimensions)):
@@ -309,7 +309,7 @@ def test_the_tables_of_keys_go_whatever_happens_and_no_others(warehouse: psycopg
         rows = warehouse.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")
         return {name for (name,) in rows}
 
-    pipeline = load_subject(warehouse_pipelines()[0])
+    pipeline = load_pipeline(warehouse_pipelines()[0])
     longer = type(pipeline)(f"{pipeline.name}_eu", pipeline.sources, pipeline.models, pipeline.marts)
     nothing: dict[str, int] = {}
     with affected(warehouse, longer, "run") as other:
@@ -341,8 +341,8 @@ def found_by(
     """The keys of a model's rows that a run touches; versions before, and those that the run wrote."""
     for table, rows in before.items():
         insert(f"ods.{table}", rows)
-    subject = load_subject(definition(model).pipeline)
-    with affected(warehouse, subject, "run") as keys:
+    pipeline = load_pipeline(definition(model).pipeline)
+    with affected(warehouse, pipeline, "run") as keys:
         counts = {name: len(rows) for name, rows in brought.items()}
         keys.stage(counts, lambda contract: load_rows(warehouse, brought[contract.name]))
         for dimension, (known, written) in (versions or {}).items():

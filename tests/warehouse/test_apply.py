@@ -22,7 +22,7 @@ INVENTORY = load_source("catalog").table("inventory")  # two columns in its key
 PANCAKES = load_source("pancake").table("pancakes")  # no cursor
 
 
-class Night:
+class Run:
     """Stages rows and applies them, as a publish does."""
 
     def __init__(self, warehouse: psycopg.Connection[Any], insert: Insert, contract: TableContract) -> None:
@@ -67,27 +67,27 @@ def stock(code: str, quantity: int, updated: str, snapshot: str = "01", run: str
 
 
 @pytest.fixture
-def inventory(warehouse: psycopg.Connection[Any], insert: Insert) -> Night:
-    return Night(warehouse, insert, INVENTORY)
+def inventory(warehouse: psycopg.Connection[Any], insert: Insert) -> Run:
+    return Run(warehouse, insert, INVENTORY)
 
 
 @pytest.fixture
-def pancakes(warehouse: psycopg.Connection[Any], insert: Insert) -> Night:
-    return Night(warehouse, insert, PANCAKES)
+def pancakes(warehouse: psycopg.Connection[Any], insert: Insert) -> Run:
+    return Run(warehouse, insert, PANCAKES)
 
 
 @pytest.mark.parametrize("contract", source_tables().values(), ids=list(source_tables()))
 def test_every_table_takes_a_row_once(
     warehouse: psycopg.Connection[Any], insert: Insert, contract: TableContract
 ) -> None:
-    night = Night(warehouse, insert, contract)
-    assert night.apply() == (0, 0, 0)
-    assert night.apply({}) == (1, 0, 0)
-    assert night.apply({}) == (0, 0, 1)
-    assert warehouse.execute(f"SELECT count(*) FROM {night.table}").fetchone() == (1,)
+    run = Run(warehouse, insert, contract)
+    assert run.apply() == (0, 0, 0)
+    assert run.apply({}) == (1, 0, 0)
+    assert run.apply({}) == (0, 0, 1)
+    assert warehouse.execute(f"SELECT count(*) FROM {run.table}").fetchone() == (1,)
 
 
-def test_new_newer_same_and_older(inventory: Night) -> None:
+def test_new_newer_same_and_older(inventory: Run) -> None:
     assert inventory.apply(*(stock(code, 1, "02") for code in "abcde")) == (5, 0, 0)
     counts = inventory.apply(
         stock("a", 2, "03", "04", "r2"),  # newer
@@ -107,7 +107,7 @@ def test_new_newer_same_and_older(inventory: Night) -> None:
     ]
 
 
-def test_the_sums_of_accepted_rows_are_found_in_ods(inventory: Night) -> None:
+def test_the_sums_of_accepted_rows_are_found_in_ods(inventory: Run) -> None:
     inventory.apply(stock("a", 1, "02"), stock("b", 10, "02"), stock("c", 100, "02"))
     inventory.apply(
         stock("a", 2, "03", "04"),  # newer
@@ -132,7 +132,7 @@ def test_the_sums_of_accepted_rows_are_found_in_ods(inventory: Night) -> None:
     assert inventory.warehouse.execute(query).fetchall() == [(2 + 10 + 1, 700)]
 
 
-def test_null_is_a_value(pancakes: Night) -> None:
+def test_null_is_a_value(pancakes: Run) -> None:
     first = {"id": 1, "taste_notes": None, "_snapshot": "2026-01-01 00:00:00+00"}
     second = {"id": 1, "taste_notes": "warm", "_snapshot": "2026-01-02 00:00:00+00"}
     third = {"id": 1, "taste_notes": None, "_snapshot": "2026-01-03 00:00:00+00"}
@@ -144,7 +144,7 @@ def test_null_is_a_value(pancakes: Night) -> None:
     ]
 
 
-def test_without_a_cursor_the_later_snapshot_wins(pancakes: Night) -> None:
+def test_without_a_cursor_the_later_snapshot_wins(pancakes: Run) -> None:
     def row(name: str, day: int) -> dict[str, Any]:
         return {"id": 1, "name": name, "_snapshot": f"2026-01-{day:02} 00:00:00+00"}
 
@@ -154,7 +154,7 @@ def test_without_a_cursor_the_later_snapshot_wins(pancakes: Night) -> None:
     assert pancakes.rows("id, name") == [(1, "new")]
 
 
-def test_a_deleted_row_that_comes_back_is_revived(inventory: Night) -> None:
+def test_a_deleted_row_that_comes_back_is_revived(inventory: Run) -> None:
     inventory.apply(stock("a", 1, "02", "02"))
     inventory.warehouse.execute(
         "UPDATE ods.inventory SET _deleted_at = '2026-01-03', _snapshot = '2026-01-03 12:00:00+00'"
@@ -166,7 +166,7 @@ def test_a_deleted_row_that_comes_back_is_revived(inventory: Night) -> None:
     assert inventory.rows("warehouse_code, _deleted_at IS NULL, _run") == [("a", True, "r4")]
 
 
-def test_a_key_staged_twice_does_not_go_unnoticed(inventory: Night) -> None:
+def test_a_key_staged_twice_does_not_go_unnoticed(inventory: Run) -> None:
     with pytest.raises(psycopg.errors.UniqueViolation), inventory.warehouse.transaction():
         inventory.apply(stock("a", 1, "02"), stock("a", 2, "02"))
     inventory.apply(stock("a", 1, "02"))
@@ -188,7 +188,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_order_and_grouping_gives_the_same_rows(
-    inventory: Night, sightings: list[tuple[str, int, int]], data: st.DataObject
+    inventory: Run, sightings: list[tuple[str, int, int]], data: st.DataObject
 ) -> None:
     rows = [
         {

@@ -43,6 +43,35 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: Settings) -> None:
     assert len(migrate_warehouse(empty)) == len(numbers("dwh"))
 
 
+def test_runs_keep_what_they_had_when_a_subject_becomes_a_pipeline(empty: Settings) -> None:
+    """A warehouse as it was left by the migrations before 0009."""
+    with owner(empty) as connection:
+        for number in range(1, 9):
+            (script,) = (ROOT / "sql" / "dwh" / "migrations").glob(f"{number:04}_*.sql")
+            connection.execute(script.read_bytes())
+        connection.execute("CREATE TABLE etl.schema_version (version_num VARCHAR(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO etl.schema_version VALUES ('0008')")
+        connection.execute(
+            "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status) "
+            "VALUES ('shop-1', 'shop', 'd', 'm', 'published'), ('other-1', 'other', 'd', 'm', 'failed')"
+        )
+        connection.execute(
+            "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, "
+            "parts) VALUES ('shop-1', 'shop', 't', 'raw=curated', 'rows', 5, 5, "
+            """'{"curated": 3, "superseded": 0, "kept aside": 2}'), """
+            """('other-1', 'other', 't', 'raw=accepted', 'rows', 1, 1, '{"accepted": 1}')"""
+        )
+    assert [label[:4] for label in migrate_warehouse(empty)] == numbers("dwh")[8:]
+    with owner(empty) as connection:
+        runs = connection.execute("SELECT run_id, pipeline, status FROM etl.run ORDER BY run_id").fetchall()
+        assert runs == [("other-1", "other", "failed"), ("shop-1", "shop", "published")]
+        lines = connection.execute("SELECT pipeline, parts FROM etl.ledger ORDER BY pipeline").fetchall()
+        assert lines == [
+            ("other", {"accepted": 1}),
+            ("shop", {"curated": 3, "superseded": 0, "quarantined": 2}),
+        ]
+
+
 def test_reader_reads_what_is_there_and_what_comes_later_and_writes_nothing(
     empty: Settings, settings: Settings
 ) -> None:
@@ -96,6 +125,22 @@ def test_clickhouse_goes_on_after_a_migration_that_died_half_way(
     assert clickhouse.query(counted).result_rows == before
     assert clickhouse.command("SELECT count() FROM dwh.dim_pancake") == 1
     assert clickhouse.command("SELECT count() FROM dwh.mart_revenue_daily") == 0
+
+
+def test_clickhouse_keeps_its_runs_when_a_subject_becomes_a_pipeline(
+    clickhouse: Client, clickhouse_settings: Settings
+) -> None:
+    """As the migrations before 0005 left it; then again, as after a death before the version was written."""
+    clickhouse.command("DROP TABLE dwh.etl_run SYNC")
+    clickhouse.command((ROOT / "sql/clickhouse/migrations/0004_etl_run.sql").read_text().rstrip().rstrip(";"))
+    clickhouse.command("INSERT INTO dwh.etl_run VALUES ('shop-1', 'shop', now64(6)), ('a-1', 'a', now64(6))")
+    rows = "SELECT run_id, {}, applied_at FROM dwh.etl_run ORDER BY run_id"
+    before = clickhouse.query(rows.format("subject")).result_rows
+    for _ in range(2):
+        clickhouse.command("TRUNCATE TABLE dwh.schema_version")
+        migrate_clickhouse(clickhouse_settings)
+        assert clickhouse.query(rows.format("pipeline")).result_rows == before
+    assert len(before) == 2
 
 
 @pytest.mark.parametrize(

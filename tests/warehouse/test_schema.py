@@ -7,17 +7,17 @@ import psycopg
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.models.load import warehouse_pipelines
 from tests.warehouse.schema import Column, formatted, models, tables
 
-SUBJECTS = warehouse_pipelines()
+PIPELINE_NAMES = warehouse_pipelines()
 
 
 def test_ods_is_what_the_contracts_say() -> None:
     ods = {name: table for name, table in tables().items() if table.schema == "ods"}
     expected = {}
-    for contract in (table for subject in SUBJECTS for table in load_subject(subject).tables):
+    for contract in (table for pipeline in PIPELINE_NAMES for table in load_pipeline(pipeline).tables):
         expected[f"ods.{contract.name}"] = (
             [(c.name, formatted(c.type.postgres), c.nullable) for c in contract.columns]
             + [
@@ -34,9 +34,9 @@ def test_ods_is_what_the_contracts_say() -> None:
     assert found == expected
 
 
-def test_subjects_build_the_models_and_the_marts_that_there_are() -> None:
-    subjects = [load_subject(name) for name in SUBJECTS]
-    assert sorted(model for subject in subjects for model in subject.models) == models()
+def test_pipelines_build_the_models_and_the_marts_that_there_are() -> None:
+    pipelines = [load_pipeline(name) for name in PIPELINE_NAMES]
+    assert sorted(model for pipeline in pipelines for model in pipeline.models) == models()
 
 
 @pytest.mark.integration
@@ -88,11 +88,11 @@ def test_migrated_warehouse_is_what_the_dbml_says(warehouse: psycopg.Connection[
 @pytest.mark.integration
 def test_ledger_closes_by_itself(warehouse: psycopg.Connection[Any]) -> None:
     warehouse.execute(
-        "INSERT INTO etl.run (run_id, subject, dag_id, dag_run_id, status) "
+        "INSERT INTO etl.run (run_id, pipeline, dag_id, dag_run_id, status) "
         "VALUES ('r', 's', 'd', 'm', 'running')"
     )
     warehouse.execute(
-        "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value) "
+        "INSERT INTO etl.ledger (run_id, pipeline, table_name, hop, measure, left_value, right_value) "
         "VALUES ('r', 's', 't', 'source=raw', 'rows', 1.50, 1.5), ('r', 's', 't', 'source=raw', 'rows', 1, 2)"
     )
     assert warehouse.execute("SELECT closed FROM etl.ledger ORDER BY id").fetchall() == [(True,), (False,)]
@@ -120,7 +120,7 @@ def test_clickhouse_has_the_star_schema_of_postgres(clickhouse: Client) -> None:
     assert {name: found[name] for name in star} == {
         name: [(c.name, clickhouse_type(c)) for c in table.columns] for name, table in star.items()
     }
-    marts = {mart for subject in SUBJECTS for mart in load_subject(subject).marts}
+    marts = {mart for pipeline in PIPELINE_NAMES for mart in load_pipeline(pipeline).marts}
     assert found.keys() - star.keys() == {*marts, "etl_run", "schema_version"}
 
 

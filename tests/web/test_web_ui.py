@@ -1,4 +1,4 @@
-"""A night started by hand, as a person does it: the web form in headless Chromium, on the running stack."""
+"""A run started by hand, as a person does it: the web form in headless Chromium, on the running stack."""
 
 import os
 import re
@@ -75,7 +75,7 @@ def newest_run(api: Api) -> dict[str, Any]:
     return runs[0] if runs else {"dag_run_id": None}
 
 
-def test_a_night_is_triggered_with_params_from_the_form(
+def test_a_run_is_triggered_with_params_from_the_form(
     page: Page, account: dict[str, str], shots: Path
 ) -> None:
     api = Api(account)
@@ -137,9 +137,9 @@ def test_nothing_is_loaded_from_elsewhere_by_the_data_docs(page: Page) -> None:
 
 def test_what_the_pipelines_publish_are_assets(page: Page, account: dict[str, str], shots: Path) -> None:
     there = {asset["name"] for asset in Api(account).get("assets?limit=100")["assets"]}
-    for subject in ("techmarket", "pancake"):
+    for pipeline in ("techmarket", "pancake"):
         places = ("warehouse/ods", "warehouse/star-schema", "clickhouse/star-schema", "clickhouse/marts")
-        assert {f"{subject} {place}" for place in places} <= there
+        assert {f"{pipeline} {place}" for place in places} <= there
     assert "events lake/curated" in there
     page.goto(f"{AIRFLOW}/assets")
     expect(page.get_by_text("techmarket clickhouse/marts").first).to_be_visible(timeout=60_000)

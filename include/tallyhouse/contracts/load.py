@@ -12,7 +12,7 @@ import yaml
 from pydbml import PyDBML
 from pydbml.classes import Table as DbmlTable
 
-from tallyhouse.contracts.model import IDENTIFIER, Column, SourceContract, SubjectContract, TableContract
+from tallyhouse.contracts.model import IDENTIFIER, Column, PipelineContract, SourceContract, TableContract
 from tallyhouse.contracts.types import ColumnType
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -49,26 +49,26 @@ def load_source(name: str) -> SourceContract:
 
 
 @cache
-def load_subject(name: str) -> SubjectContract:
+def load_pipeline(name: str) -> PipelineContract:
     """The contract of a pipeline: its sources' contracts, and the models defined beside `pipeline.yaml`.
 
     Raises:
-        ValueError: There is no such subject, or one of its tables shares its name with another one of
-            any subject: they would meet in `ods`.
+        ValueError: There is no such pipeline, or one of its tables shares its name with another one of
+            any pipeline: they would meet in `ods`.
     """
     overlay = _read_yaml(PIPELINES / name / "pipeline.yaml", "pipeline", PIPELINES.glob("*/pipeline.yaml"))
     if not IDENTIFIER.fullmatch(name):
         # It stands in the names of tables in `staging` and in paths of the lake.
         raise ValueError(f"pipeline {name!r} is not a plain lower-case identifier of at most 39 characters")
     built, marts = _models(name)
-    subject = SubjectContract(
+    pipeline = PipelineContract(
         name=name,
         sources=tuple(load_source(source) for source in overlay["sources"]),
         models=built,
         marts=marts,
     )
     _check_names_differ()
-    return subject
+    return pipeline
 
 
 @cache

@@ -136,7 +136,7 @@ class SourceContract:
 
 
 @dataclass(frozen=True)
-class SubjectContract:
+class PipelineContract:
     """What one nightly DAG carries: sources, and the models that are built of them.
 
     Attributes:

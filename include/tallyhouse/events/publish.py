@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 
-from tallyhouse.contracts import SubjectContract
+from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.events.log import (
     CURATED,
@@ -24,7 +24,7 @@ from tallyhouse.events.log import (
 from tallyhouse.events.take import OBJECTS
 from tallyhouse.lake import Lake, Manifest, batch_prefix, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
-from tallyhouse.runs import lock_subject, may_publish
+from tallyhouse.runs import lock_pipeline, may_publish
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def publish(
     connect: Callable[[], psycopg.Connection[Any]],
     events: EventStore,
     lake: Lake,
-    subject: SubjectContract,
+    pipeline: PipelineContract,
     run_id: str,
 ) -> list[Line]:
     """Makes a curated run visible, and writes its ledger.
@@ -47,7 +47,7 @@ def publish(
         connect: Opens a connection to the warehouse.
         events: The bucket of the events.
         lake: Where the raw batch and the report are.
-        subject: The events.
+        pipeline: The events.
         run_id: The run.
 
     Returns:
@@ -57,17 +57,17 @@ def publish(
         TallyhouseError: The run was overtaken, or its ledger does not close; nothing is visible of it, its
             lines are kept.
     """
-    where = f"subject {subject.name} in run {run_id}"
+    where = f"pipeline {pipeline.name} in run {run_id}"
     lines: list[Line] = []
     with connect() as connection:
         try:
             with connection.transaction():
-                lock_subject(connection, subject.name)
-                if not may_publish(connection, subject.name, run_id):
+                lock_pipeline(connection, pipeline.name)
+                if not may_publish(connection, pipeline.name, run_id):
                     return store.read(connection, run_id)
-                (contract,) = subject.tables
+                (contract,) = pipeline.tables
                 (manifest,) = find_manifests(lake, run_id, [contract])
-                report = lake.read_json(f"report/{subject.name}/run={run_id}/curate.json")
+                report = lake.read_json(f"report/{pipeline.name}/run={run_id}/curate.json")
                 state = events.state()
                 if manifest.rows and report["base_version"] != state.version:
                     raise TallyhouseError(
@@ -86,18 +86,18 @@ def publish(
                     _copy(lake, objects, events.lake, entry.objects)
                     events.commit(Commit(**(vars(entry) | {"ledger": tuple(map(_as_json, lines))})))
                     events.finish(entry)
-                store.write(connection, run_id, subject.name, lines)
+                store.write(connection, run_id, pipeline.name, lines)
                 _mark_published(connection, run_id)
         except TallyhouseError:
             # Rolled back with everything else; what an operator needs to see is written again.
             with connection.transaction():
-                store.write(connection, run_id, subject.name, lines)
+                store.write(connection, run_id, pipeline.name, lines)
             raise
     return lines
 
 
 def recover(
-    connection: psycopg.Connection[Any], events: EventStore, subject: SubjectContract, run_id: str
+    connection: psycopg.Connection[Any], events: EventStore, pipeline: PipelineContract, run_id: str
 ) -> State:
     """Finishes what deaths left behind, before a run begins.
 
@@ -108,14 +108,14 @@ def recover(
     Args:
         connection: To the warehouse.
         events: The bucket of the events.
-        subject: The events.
+        pipeline: The events.
         run_id: The run that begins.
 
     Returns:
         What the log says.
     """
     with connection.transaction():
-        lock_subject(connection, subject.name)
+        lock_pipeline(connection, pipeline.name)
         state = events.state()
         if state.commits:
             events.finish(state.commits[-1])
@@ -123,25 +123,25 @@ def recover(
         known = {
             row[0]
             for row in connection.execute(
-                "SELECT run_id FROM etl.run WHERE subject = %s AND status = 'published'", (subject.name,)
+                "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published'", (pipeline.name,)
             )
         }
         for commit in state.commits:
             if commit.run_id not in known:
                 log.warning("run %s is in the log and not in the warehouse: written there now", commit.run_id)
                 connection.execute(
-                    "INSERT INTO etl.run (run_id, subject, tables, dag_id, dag_run_id, status, started_at) "
+                    "INSERT INTO etl.run (run_id, pipeline, tables, dag_id, dag_run_id, status, started_at) "
                     "VALUES (%s, %s, %s, 'events_curated', 'from the log', 'running', clock_timestamp()) "
                     "ON CONFLICT (run_id) DO NOTHING",
-                    (commit.run_id, subject.name, [table.name for table in subject.tables]),
+                    (commit.run_id, pipeline.name, [table.name for table in pipeline.tables]),
                 )
-                store.write(connection, commit.run_id, subject.name, map(_from_json, commit.ledger))
+                store.write(connection, commit.run_id, pipeline.name, map(_from_json, commit.ledger))
                 _mark_published(connection, commit.run_id)
     return state
 
 
 def _mark_published(connection: psycopg.Connection[Any], run_id: str) -> None:
-    # Events have nothing to bring into ClickHouse by night: with their files in place they are everywhere.
+    # A run of events brings nothing into ClickHouse: with its files in place it is shown everywhere.
     connection.execute(
         "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), "
         "clickhouse_at = clock_timestamp(), message = NULL, failure = NULL WHERE run_id = %s",
@@ -192,10 +192,10 @@ def _ledger(
     parts = {
         "curated": Decimal(new_rows),
         "superseded": Decimal(report["counts"]["superseded"]),
-        "kept aside": Decimal(sum(file.rows for file in entry.quarantine)),
+        "quarantined": Decimal(sum(file.rows for file in entry.quarantine)),
     }
-    digests = {fate: Decimal(value) for fate, value in report["digests"].items()}
-    moved = {fate: digests[fate] for fate in ("curated", "superseded")}
+    digests = {outcome: Decimal(value) for outcome, value in report["digests"].items()}
+    moved = {outcome: digests[outcome] for outcome in ("curated", "superseded")}
     totals = {measure: Decimal(total) for measure, total in manifest.control_totals.items()}
     return [
         Line(name, Hop.SOURCE_RAW, "objects", totals["objects"], Decimal(len(set(taken["key"].to_pylist())))),
@@ -229,5 +229,9 @@ def _from_json(content: dict[str, Any]) -> Line:
         content["measure"],
         Decimal(content["left"]),
         Decimal(content["right"]),
-        {name: Decimal(value) for name, value in content["parts"].items()},
+        # Entries of the log never change: older ones say "kept aside" of what is quarantined.
+        {
+            "quarantined" if name == "kept aside" else name: Decimal(value)
+            for name, value in content["parts"].items()
+        },
     )

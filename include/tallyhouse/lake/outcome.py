@@ -11,7 +11,7 @@ from tallyhouse.lake.store import Lake
 
 @dataclass(frozen=True)
 class Outcome:
-    """`report/<subject>/run=<run_id>/outcome/<job>.json`; the newest attempt's replaces the one before.
+    """`report/<pipeline>/run=<run_id>/outcome/<job>.json`; the newest attempt's replaces the one before.
 
     Attributes:
         attempt: Which attempt this is the outcome of, as the caller named it.
@@ -45,19 +45,19 @@ class Outcome:
             )
         return cls(attempt, success=False, message=f"{type(error).__name__}: {first_line(error)}")
 
-    def write(self, lake: Lake, subject: str, run_id: str, job: str) -> None:
+    def write(self, lake: Lake, pipeline: str, run_id: str, job: str) -> None:
         """Writes it into the lake."""
-        lake.write_json(_key(subject, run_id, job), asdict(self))
+        lake.write_json(_key(pipeline, run_id, job), asdict(self))
 
     @classmethod
-    def read(cls, lake: Lake, subject: str, run_id: str, job: str, attempt: str) -> Outcome | None:
+    def read(cls, lake: Lake, pipeline: str, run_id: str, job: str, attempt: str) -> Outcome | None:
         """The outcome of that very attempt; None where it left none, as when it was killed."""
-        key = _key(subject, run_id, job)
+        key = _key(pipeline, run_id, job)
         if key not in lake.keys(key.rpartition("/")[0]):
             return None
         found = cls(**lake.read_json(key))
         return found if found.attempt == attempt else None
 
 
-def _key(subject: str, run_id: str, job: str) -> str:
-    return f"report/{subject}/run={run_id}/outcome/{job}.json"
+def _key(pipeline: str, run_id: str, job: str) -> str:
+    return f"report/{pipeline}/run={run_id}/outcome/{job}.json"

@@ -29,7 +29,7 @@ def main() -> int:
     printing = commands.add_parser("print", help="print the ledger of one run or of the last ones")
     which = printing.add_mutually_exclusive_group()
     which.add_argument("--run", action="append", help="a run's id; may be repeated")
-    which.add_argument("--last", type=int, default=1, help="the last N runs of each subject (default: 1)")
+    which.add_argument("--last", type=int, default=1, help="the last N runs of each pipeline (default: 1)")
     printing.add_argument("--json", action="store_true", help="print JSON lines instead of tables")
     arguments = parser.parse_args()
     try:
@@ -66,10 +66,10 @@ def main() -> int:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run: its id, its subject, how far it came, and why no further."""
+    """A run: its id, its pipeline, how far it came, and why no further."""
 
     run_id: str
-    subject: str
+    pipeline: str
     status: str
     failure: dict[str, Any] | None
 
@@ -94,14 +94,14 @@ _LATEST = "SELECT run_id FROM etl.run ORDER BY started_at DESC LIMIT 5"
 def _runs(connection: psycopg.Connection[Any], named: list[str] | None, last: int) -> list[Run]:
     if named:
         rows = connection.execute(
-            f"SELECT run_id, subject, {_HOW_FAR}, failure FROM etl.run "
+            f"SELECT run_id, pipeline, {_HOW_FAR}, failure FROM etl.run "
             "WHERE run_id = ANY(%s) ORDER BY started_at",
             (named,),
         ).fetchall()
     else:
         rows = connection.execute(
-            f"SELECT run_id, subject, {_HOW_FAR}, failure FROM (SELECT *, row_number() OVER "
-            "(PARTITION BY subject ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
+            f"SELECT run_id, pipeline, {_HOW_FAR}, failure FROM (SELECT *, row_number() OVER "
+            "(PARTITION BY pipeline ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
             "WHERE newest <= %s ORDER BY started_at",
             (last,),
         ).fetchall()
@@ -179,7 +179,7 @@ def _print_json(ledgers: dict[Run, list[Line]]) -> None:
         for line in lines:
             content = {
                 "run_id": run.run_id,
-                "subject": run.subject,
+                "pipeline": run.pipeline,
                 "status": run.status,
                 "table": line.table,
                 "hop": line.hop,

@@ -12,7 +12,7 @@ import psycopg
 from tallyhouse.ledger.line import Hop, Line
 
 
-def write(connection: psycopg.Connection[Any], run_id: str, subject: str, lines: Iterable[Line]) -> None:
+def write(connection: psycopg.Connection[Any], run_id: str, pipeline: str, lines: Iterable[Line]) -> None:
     """Adds lines, in the caller's transaction; lines of the same table, hop and measure are replaced."""
     lines = list(lines)
     with connection.cursor() as cursor:
@@ -22,12 +22,12 @@ def write(connection: psycopg.Connection[Any], run_id: str, subject: str, lines:
         )
         cursor.executemany(
             "INSERT INTO etl.ledger "
-            "(run_id, subject, table_name, hop, measure, left_value, right_value, parts) "
+            "(run_id, pipeline, table_name, hop, measure, left_value, right_value, parts) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     run_id,
-                    subject,
+                    pipeline,
                     line.table,
                     line.hop,
                     line.measure,
@@ -49,7 +49,7 @@ def write_unless_published(connection: psycopg.Connection[Any], run_id: str, lin
     """
     with connection.transaction():
         row = connection.execute(
-            "SELECT subject FROM etl.run WHERE run_id = %s AND status <> 'published' FOR UPDATE", (run_id,)
+            "SELECT pipeline FROM etl.run WHERE run_id = %s AND status <> 'published' FOR UPDATE", (run_id,)
         ).fetchone()
         if row is not None:
             write(connection, run_id, row[0], lines)

@@ -21,7 +21,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from tallyhouse.contracts import SubjectContract, TableContract
+from tallyhouse.contracts import PipelineContract, TableContract
 from tallyhouse.models.definition import EXISTING, Definition
 from tallyhouse.models.load import definition, table_of
 from tallyhouse.models.paths import Path, key_of, only_presence, paths
@@ -33,7 +33,7 @@ Load = Callable[[str, pa.Schema], None]
 
 @contextmanager
 def affected(
-    connection: psycopg.Connection[Any], pipeline: SubjectContract, run_id: str
+    connection: psycopg.Connection[Any], pipeline: PipelineContract, run_id: str
 ) -> Iterator[AffectedKeys]:
     """Works with staging tables of the run's own for as long as the block runs, and drops them after it.
 
@@ -77,7 +77,7 @@ class AffectedKeys:
     """
 
     connection: psycopg.Connection[Any]
-    pipeline: SubjectContract
+    pipeline: PipelineContract
     prefix: str
     changed: set[str] = field(default_factory=set)
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from tallyhouse.contracts import TableContract, load_source
-from tallyhouse.contracts.load import PIPELINES, REPOSITORY, load_subject, model_files
+from tallyhouse.contracts.load import PIPELINES, REPOSITORY, load_pipeline, model_files
 from tallyhouse.contracts.model import IDENTIFIER
 from tallyhouse.models.definition import EXISTING, Definition, ModelKind, nearest
 
@@ -40,8 +40,8 @@ def definition(name: str) -> Definition:
 
 def definitions(pipeline: str) -> tuple[Definition, ...]:
     """The models of a pipeline in the order in which they are built, and its marts."""
-    subject = load_subject(pipeline)
-    return tuple(definition(name) for name in (*subject.models, *subject.marts))
+    contract = load_pipeline(pipeline)
+    return tuple(definition(name) for name in (*contract.models, *contract.marts))
 
 
 @cache
@@ -55,14 +55,14 @@ def warehouse_pipelines() -> tuple[str, ...]:
     """Names of the pipelines whose tables go to the warehouse: those of databases."""
     found = sorted(path.parent.name for path in PIPELINES.glob("*/pipeline.yaml"))
     return tuple(
-        name for name in found if any(source.engine != "objects" for source in load_subject(name).sources)
+        name for name in found if any(source.engine != "objects" for source in load_pipeline(name).sources)
     )
 
 
 @cache
 def tables(pipeline: str) -> dict[str, TableContract]:
     """The contracts of a pipeline's tables, by their names alone: these differ."""
-    return {table.name: table for table in load_subject(pipeline).tables}
+    return {table.name: table for table in load_pipeline(pipeline).tables}
 
 
 def table_of(model: Definition, name: str) -> TableContract:
@@ -180,7 +180,7 @@ def _columns_of(model: Definition, name: str) -> tuple[str, ...] | None:
     """The columns of what a join names; None where there is no such table or dimension."""
     join = model.joins[name]
     if join.dimension:
-        there = join.dimension in load_subject(model.pipeline).models
+        there = join.dimension in load_pipeline(model.pipeline).models
         return tuple(definition(join.dimension).columns) if there else None
     contract = tables(model.pipeline).get(join.table or name)
     return contract.column_names if contract else None
@@ -213,6 +213,6 @@ def source_tables() -> dict[str, TableContract]:
     return {
         table.name: table
         for pipeline in warehouse_pipelines()
-        for source in load_subject(pipeline).sources
+        for source in load_pipeline(pipeline).sources
         for table in load_source(source.name).tables
     }

@@ -1,9 +1,9 @@
 """Publishes what the warehouse shows into ClickHouse: staged aside, counted, swapped.
 
-ClickHouse keeps the runs that it shows in its own table `etl_run`. Every published run of the subject
+ClickHouse keeps the runs that it shows in its own table `etl_run`. Every published run of the pipeline
 that is missing there is applied, oldest first, so a run that died between the two stores is finished
 by the next one, and a ClickHouse that was emptied is filled again from the lake. Publishes of one
-subject wait for one another.
+pipeline wait for one another.
 
 A run that ClickHouse refuses, or whose increments are gone, is marked in `etl.run` and holds up no other.
 Its increments may no longer be applied once those of a later run are, so what it changed is taken from
@@ -26,7 +26,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from psycopg import sql
 
-from tallyhouse.contracts import SubjectContract
+from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.to_raw import write_parts
 from tallyhouse.lake import Lake
@@ -67,7 +67,7 @@ def publish(
     client: Client,
     lake: Lake,
     access: LakeAccess,
-    subject: SubjectContract,
+    pipeline: PipelineContract,
     run_id: str,
     *,
     whole: bool = False,
@@ -79,7 +79,7 @@ def publish(
         client: A client of ClickHouse, in the star schema's database.
         lake: Where the increments are.
         access: How ClickHouse reaches them.
-        subject: What the run carries.
+        pipeline: What the run carries.
         run_id: The run whose ledger gets the lines.
         whole: Copy every model from the warehouse, whatever ClickHouse shows.
 
@@ -90,10 +90,10 @@ def publish(
         TallyhouseError: The run is not published, the warehouse holds what ClickHouse cannot, or the ledger
             does not close.
     """
-    where = f"subject {subject.name} in run {run_id}"
+    where = f"pipeline {pipeline.name} in run {run_id}"
     with connect() as connection:
-        _lock(connection, subject.name)
-        published = _published_runs(connection, subject.name)
+        _lock(connection, pipeline.name)
+        published = _published_runs(connection, pipeline.name)
         if run_id not in published:
             raise TallyhouseError(
                 "the warehouse does not show this run",
@@ -105,29 +105,29 @@ def publish(
         last = max((number for number, run in enumerate(published) if run in shown), default=-1)
         left = [run for run in published[: last + 1] if run not in shown]
         for missing in published[last + 1 :]:
-            if (refusal := _apply(client, lake, access, subject, missing)) is not None:
+            if (refusal := _apply(client, lake, access, pipeline, missing)) is not None:
                 left.append(missing)
                 log.error("%s", refusal)
                 record_failure(connection, missing, refusal.failure(TASK))
         not_copied = None
         if left or whole:
-            not_copied = _copy(connection, client, lake, access, subject, run_id, left)
-        for mart in subject.marts:
+            not_copied = _copy(connection, client, lake, access, pipeline, run_id, left)
+        for mart in pipeline.marts:
             _swap_in(
                 client,
                 mart,
                 [statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"{mart}__staging")],
             )
-        lines = [line for model in subject.models for line in _compare(connection, client, model)]
-        lines += [line for mart in subject.marts for line in check_mart(client, mart)]
+        lines = [line for model in pipeline.models for line in _compare(connection, client, model)]
+        lines += [line for mart in pipeline.marts for line in check_mart(client, mart)]
         with connection.transaction():
-            store.write(connection, run_id, subject.name, lines)
+            store.write(connection, run_id, pipeline.name, lines)
         if not_copied is not None:
             raise not_copied
         if left or whole:
             # Says which rows and why, where the ledger would only say how many.
             with connection.transaction():
-                for model in subject.models:
+                for model in pipeline.models:
                     check_fits(connection, "dwh", model, model=model, run_id=run_id)
         check_closed(lines, run_id)
         with connection.transaction():
@@ -139,11 +139,11 @@ def publish(
     return lines
 
 
-def _lock(connection: psycopg.Connection[Any], subject: str) -> None:
-    """Waits until no other publish of the subject fills its staging tables; held until disconnected."""
+def _lock(connection: psycopg.Connection[Any], pipeline: str) -> None:
+    """Waits until no other publish of the pipeline fills its staging tables; held until disconnected."""
     with connection.transaction():
         connection.execute(
-            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"tallyhouse clickhouse {subject}",)
+            "SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"tallyhouse clickhouse {pipeline}",)
         )
 
 
@@ -151,17 +151,17 @@ def _shown_runs(client: Client) -> set[str]:
     return {row[0] for row in client.query("SELECT run_id FROM etl_run").result_rows}
 
 
-def _published_runs(connection: psycopg.Connection[Any], subject: str) -> list[str]:
+def _published_runs(connection: psycopg.Connection[Any], pipeline: str) -> list[str]:
     with connection.transaction():
         rows = connection.execute(
-            "SELECT run_id FROM etl.run WHERE subject = %s AND status = 'published' ORDER BY published_at",
-            (subject,),
+            "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published' ORDER BY published_at",
+            (pipeline,),
         ).fetchall()
     return [row[0] for row in rows]
 
 
 def _apply(
-    client: Client, lake: Lake, access: LakeAccess, subject: SubjectContract, run_id: str
+    client: Client, lake: Lake, access: LakeAccess, pipeline: PipelineContract, run_id: str
 ) -> TallyhouseError | None:
     """Applies a run's increments.
 
@@ -169,7 +169,7 @@ def _apply(
         Why the run could not be applied; None when it was.
     """
     try:
-        for model in _increments(lake, subject, run_id):
+        for model in _increments(lake, pipeline, run_id):
             (key,) = definition(model).key
             names = _names(model)
             increment = _parquet(lake, access, f"increment/{model}/run={run_id}")
@@ -186,7 +186,7 @@ def _apply(
                 )
     except TallyhouseError as error:
         return error
-    _mark_shown(client, subject, [run_id])
+    _mark_shown(client, pipeline, [run_id])
     log.info("run %s is in ClickHouse", run_id)
     return None
 
@@ -213,7 +213,7 @@ def _copy(
     client: Client,
     lake: Lake,
     access: LakeAccess,
-    subject: SubjectContract,
+    pipeline: PipelineContract,
     run_id: str,
     left: list[str],
 ) -> TallyhouseError | None:
@@ -225,7 +225,7 @@ def _copy(
         What ClickHouse said of the first model that it refused; that one stays as it was.
     """
     refusal = None
-    for model in subject.models:
+    for model in pipeline.models:
         prefix = f"repair/{model}/run={run_id}"
         for key in lake.keys(prefix):
             lake.filesystem.delete_file(lake.path(key))
@@ -248,7 +248,7 @@ def _copy(
                 lake.filesystem.delete_file(lake.path(part.key))
         log.info("%s: %s rows copied from the warehouse", model, sum(part.rows for part in parts))
     if refusal is None:
-        _mark_shown(client, subject, left)
+        _mark_shown(client, pipeline, left)
     return refusal
 
 
@@ -285,24 +285,24 @@ def _parquet(lake: Lake, access: LakeAccess, prefix: str) -> str:
     return f"s3({url}, {account}, {secret}, 'Parquet')"
 
 
-def _mark_shown(client: Client, subject: SubjectContract, runs: Iterable[str]) -> None:
+def _mark_shown(client: Client, pipeline: PipelineContract, runs: Iterable[str]) -> None:
     for run_id in runs:
         client.command(
-            "INSERT INTO etl_run (run_id, subject, applied_at) VALUES "
-            f"({format_str(run_id)}, {format_str(subject.name)}, now64(6, 'UTC'))"
+            "INSERT INTO etl_run (run_id, pipeline, applied_at) VALUES "
+            f"({format_str(run_id)}, {format_str(pipeline.name)}, now64(6, 'UTC'))"
         )
 
 
-def _increments(lake: Lake, subject: SubjectContract, run_id: str) -> list[str]:
+def _increments(lake: Lake, pipeline: PipelineContract, run_id: str) -> list[str]:
     """The models that a run changed; the lake must still hold every row that the transform reported."""
-    where = f"subject {subject.name} in run {run_id}"
+    where = f"pipeline {pipeline.name} in run {run_id}"
     remedy = "Nothing is lost: the models are copied from the warehouse instead"
-    key = f"report/{subject.name}/run={run_id}/transform.json"
+    key = f"report/{pipeline.name}/run={run_id}/transform.json"
     try:
         reported = lake.read_json(key)["models"]
     except FileNotFoundError as error:
         raise TallyhouseError(f"{key} is gone from the lake", where=where, remedy=remedy) from error
-    for model in subject.models:
+    for model in pipeline.models:
         keys = lake.keys(f"increment/{model}/run={run_id}")
         found = sum(lake.row_count(key) for key in keys if key.endswith(".parquet"))
         if found != reported[model]:
@@ -311,7 +311,7 @@ def _increments(lake: Lake, subject: SubjectContract, run_id: str) -> list[str]:
                 where=f"{model} in run {run_id}",
                 remedy=remedy,
             )
-    return [model for model in subject.models if reported[model]]
+    return [model for model in pipeline.models if reported[model]]
 
 
 def _swap_in(client: Client, table: str, inserts: list[str]) -> None:
@@ -320,7 +320,7 @@ def _swap_in(client: Client, table: str, inserts: list[str]) -> None:
     client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
     client.command(f"CREATE TABLE {staging} AS `{table}`")
     for insert in inserts:
-        # Facts are partitioned by month; a first night may bring any number of them.
+        # Facts are partitioned by month; a first run may bring any number of them.
         client.command(insert, settings={"max_partitions_per_insert_block": 0})
     client.command(f"EXCHANGE TABLES {staging} AND `{table}`")
     client.command(f"DROP TABLE {staging} SYNC")

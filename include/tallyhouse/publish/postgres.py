@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tallyhouse.contracts import SubjectContract, TableContract
+from tallyhouse.contracts import PipelineContract, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
@@ -25,7 +25,7 @@ from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
 from tallyhouse.publish.limits import check_fits
-from tallyhouse.runs import lock_subject, may_publish, promised_tables, staging_suffix
+from tallyhouse.runs import lock_pipeline, may_publish, promised_tables, staging_suffix
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def publish(
     connect: Callable[[], psycopg.Connection[Any]],
     address: str,
     lake: Lake,
-    subject: SubjectContract,
+    pipeline: PipelineContract,
     run_id: str,
 ) -> list[Line]:
     """Brings a run's accepted rows and increments into the warehouse.
@@ -60,7 +60,7 @@ def publish(
         connect: Opens a connection to the warehouse.
         address: Its libpq URI, for COPY.
         lake: Where accepted rows and increments are.
-        subject: What the run carries.
+        pipeline: What the run carries.
         run_id: The run.
 
     Returns:
@@ -72,28 +72,28 @@ def publish(
     """
     with connect() as connection:
         with connection.transaction():
-            lock_subject(connection, subject.name)
-            if not may_publish(connection, subject.name, run_id):
+            lock_pipeline(connection, pipeline.name)
+            if not may_publish(connection, pipeline.name, run_id):
                 log.info("run %s is published already: nothing to do", run_id)
                 return store.read(connection, run_id)
             promised = promised_tables(connection, run_id)
-        manifests = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, subject.tables)}
-        report = lake.read_json(f"report/{subject.name}/run={run_id}/transform.json")
-        taken = [table for table in subject.tables if table.name in promised]
+        manifests = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, pipeline.tables)}
+        report = lake.read_json(f"report/{pipeline.name}/run={run_id}/transform.json")
+        taken = [table for table in pipeline.tables if table.name in promised]
         if missing := [table.qualified_name for table in taken if table.qualified_name not in manifests]:
             raise TallyhouseError(
                 f"no committed raw batch of {', '.join(missing)}",
-                where=f"subject {subject.name} in run {run_id}",
+                where=f"pipeline {pipeline.name} in run {run_id}",
                 remedy="Clear the extraction of that source, or start a new run",
             )
         staged = Staged(tables={}, models={})
         lines: list[Line] = []
         try:
-            _stage(connection, address, lake, subject, taken, run_id, report, staged)
+            _stage(connection, address, lake, pipeline, taken, run_id, report, staged)
             with connection.transaction():
                 # Asked again: another try, or a later run, may have come in while this one was staging.
-                lock_subject(connection, subject.name)
-                if not may_publish(connection, subject.name, run_id):
+                lock_pipeline(connection, pipeline.name)
+                if not may_publish(connection, pipeline.name, run_id):
                     return store.read(connection, run_id)
                 # The checks join whole tables; with the default they sort on disk, at twice the time.
                 connection.execute("SET LOCAL work_mem = '128MB'")
@@ -103,9 +103,9 @@ def publish(
                         connection, lake, table, manifest, report, staged.tables[table.name]
                     )
                     _move_watermark(connection, manifest)
-                for model in subject.models:
+                for model in pipeline.models:
                     lines += _merge_model(connection, model, staged.models.get(model))
-                store.write(connection, run_id, subject.name, lines)
+                store.write(connection, run_id, pipeline.name, lines)
                 check_closed(lines, run_id)
                 connection.execute(
                     "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), "
@@ -115,7 +115,7 @@ def publish(
         except TallyhouseError:
             # Rolled back with everything else; what an operator needs to see is written again.
             with connection.transaction():
-                store.write(connection, run_id, subject.name, lines)
+                store.write(connection, run_id, pipeline.name, lines)
             raise
         finally:
             # On a lost connection the next publish of these tables clears up; the first error counts.
@@ -128,7 +128,7 @@ def _stage(
     connection: psycopg.Connection[Any],
     address: str,
     lake: Lake,
-    subject: SubjectContract,
+    pipeline: PipelineContract,
     taken: list[TableContract],
     run_id: str,
     report: dict[str, Any],
@@ -139,7 +139,7 @@ def _stage(
         keys = _parquet(lake, f"accepted/{table.source}/{table.name}/run={run_id}")
         staged.tables[table.name] = f"ods_{table.name}_{token}"
         _load(connection, address, lake, "ods", table.name, keys, staged.tables[table.name])
-    for model in subject.models:
+    for model in pipeline.models:
         keys = _parquet(lake, f"increment/{model}/run={run_id}")
         rows = sum(lake.row_count(key) for key in keys)
         if rows != report["models"][model]:

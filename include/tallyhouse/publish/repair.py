@@ -18,18 +18,18 @@ import clickhouse_connect
 import psycopg
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.lake import Lake
 from tallyhouse.publish import clickhouse
 from tallyhouse.runs import record_failure
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
-# A run of events has nothing in ClickHouse that is published by night: its curated files are all.
+# A run of events has nothing in ClickHouse that a run publishes: its curated files are all.
 NEWEST = (
-    "SELECT DISTINCT ON (subject) run_id, subject FROM etl.run WHERE status = 'published' "
-    "AND subject IN (SELECT subject FROM etl.run WHERE status = 'published' AND clickhouse_at IS NULL) "
-    "ORDER BY subject, published_at DESC"
+    "SELECT DISTINCT ON (pipeline) run_id, pipeline FROM etl.run WHERE status = 'published' "
+    "AND pipeline IN (SELECT pipeline FROM etl.run WHERE status = 'published' AND clickhouse_at IS NULL) "
+    "ORDER BY pipeline, published_at DESC"
 )
 
 
@@ -47,8 +47,8 @@ def main() -> int:
     try:
         settings = load_settings()
         runs = _runs(settings, arguments.run)
-        for run_id, subject in runs:
-            lines = repair(settings, subject, run_id)
+        for run_id, pipeline in runs:
+            lines = repair(settings, pipeline, run_id)
             sys.stdout.write(
                 f"{run_id}: ClickHouse shows what the warehouse shows, {len(lines)} lines close\n"
             )
@@ -63,12 +63,12 @@ def main() -> int:
     return 0
 
 
-def repair(settings: Settings, subject: str, run_id: str) -> list[Any]:
+def repair(settings: Settings, pipeline: str, run_id: str) -> list[Any]:
     """Copies every model of a pipeline into ClickHouse, and compares.
 
     Args:
         settings: Where the stores are.
-        subject: The pipeline.
+        pipeline: The pipeline.
         run_id: A published run of it, whose ledger gets the lines.
 
     Returns:
@@ -96,7 +96,7 @@ def repair(settings: Settings, subject: str, run_id: str) -> list[Any]:
                 client,
                 Lake.s3(settings.lake_bucket, **lake),
                 clickhouse.LakeAccess(**lake),
-                load_subject(subject),
+                load_pipeline(pipeline),
                 run_id,
                 whole=True,
             )
@@ -111,7 +111,7 @@ def _runs(settings: Settings, named: str | None) -> list[tuple[str, str]]:
         if named is None:
             return connection.execute(NEWEST).fetchall()
         found = connection.execute(
-            "SELECT run_id, subject FROM etl.run WHERE run_id = %s AND status = 'published'", (named,)
+            "SELECT run_id, pipeline FROM etl.run WHERE run_id = %s AND status = 'published'", (named,)
         ).fetchall()
     if not found:
         raise TallyhouseError(

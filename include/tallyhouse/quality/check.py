@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow.dataset as ds
 
-from tallyhouse.contracts import TableContract, load_subject
+from tallyhouse.contracts import TableContract, load_pipeline
 from tallyhouse.lake import Lake, Manifest, committed_batches
 from tallyhouse.quality.gate_duckdb import DuckBatch, DuckDbGate
 from tallyhouse.quality.metrics_sql import BATCH
@@ -25,26 +25,26 @@ MEMORY = "1500MB"
 """What DuckDB may take before it goes on on disk."""
 
 
-def check(lake: Lake, subject_name: str, run_id: str) -> None:
+def check(lake: Lake, pipeline_name: str, run_id: str) -> None:
     """Runs each table's suite over a run's raw batch; see `verdict` for what it writes.
 
     Args:
         lake: Where raw is, and where the verdict goes.
-        subject_name: Such as `techmarket`.
+        pipeline_name: Such as `techmarket`.
         run_id: The run whose raw batches are committed.
 
     Raises:
         TallyhouseError: A suite failed, a batch is missing, or the lake cannot be reached.
     """
     started = time.monotonic()
-    subject = load_subject(subject_name)
-    batches = committed_batches(lake, subject.tables, run_id)
+    pipeline = load_pipeline(pipeline_name)
+    batches = committed_batches(lake, pipeline.tables, run_id)
     gate = DuckDbGate(run_id)
     results = {}
     with TemporaryDirectory(prefix="gate-") as folder, duckdb.connect() as database:
         database.execute(f"SET temp_directory = {literal(folder)}; SET memory_limit = '{MEMORY}'")
         database.execute("SET preserve_insertion_order = false; SET TimeZone = 'UTC'")
-        for contract in subject.tables:
+        for contract in pipeline.tables:
             manifest = batches.get(contract.qualified_name)
             if manifest is None:
                 continue
@@ -58,7 +58,7 @@ def check(lake: Lake, subject_name: str, run_id: str) -> None:
             log.info("%s: %d rows in %.1f s", contract.qualified_name, manifest.rows, took)
     log.info("%d suites after %.1f s", len(results), time.monotonic() - started)
     unique = {name: batches[name].key for name in sorted(gate.unique_keys)}
-    judge(lake, gate, subject.name, run_id, results, unique)
+    judge(lake, gate, pipeline.name, run_id, results, unique)
 
 
 def open_batch(

@@ -26,7 +26,7 @@ LISTED = 60
 """Runs on the index page; older sites stay where they are."""
 
 _SITE = "run"
-_REPORT = re.compile(r"report/(?P<subject>[^/]+)/run=(?P<run_id>[^/]+)/quality\.json")
+_REPORT = re.compile(r"report/(?P<pipeline>[^/]+)/run=(?P<run_id>[^/]+)/quality\.json")
 # The pages would load styles, scripts and a logo from other people's servers when they are opened.
 _REMOTE = re.compile(
     r"<script[^>]*\bsrc=\"https?://[^>]*></script>"
@@ -43,17 +43,17 @@ class Site:
     """A run's Data Docs.
 
     Attributes:
-        subject: Such as `techmarket`.
+        pipeline: Such as `techmarket`.
         run_id: The run.
     """
 
-    subject: str
+    pipeline: str
     run_id: str
 
     @property
     def key(self) -> str:
         """Folder of the site in the lake."""
-        return f"{PREFIX}/{self.subject}/{self.run_id}"
+        return f"{PREFIX}/{self.pipeline}/{self.run_id}"
 
     def publish(self, context: EphemeralDataContext, lake: Lake, suites: dict[str, dict[str, Any]]) -> str:
         """Builds the site of what the context has validated and puts it into the lake.
@@ -78,7 +78,7 @@ class Site:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda name: _put(lake, f"{self.key}/{name}", pages[name]), pages))
         _put_shared(lake)
-        return f"/{self.subject}/{self.run_id}/index.html"
+        return f"/{self.pipeline}/{self.run_id}/index.html"
 
     def _first_page(self, suites: dict[str, dict[str, Any]], pages: set[str]) -> str:
         """The list of suites; Great Expectations' own is drawn by a script from another server."""
@@ -97,7 +97,7 @@ class Site:
             )
         return _page(
             self.run_id,
-            f"Great Expectations suites of {self.subject} over this run's raw batches.",
+            f"Great Expectations suites of {self.pipeline} over this run's raw batches.",
             "../../",
             ["Table", "Rows", "Verdict"],
             rows,
@@ -116,29 +116,29 @@ class Site:
 
 
 def write_index(lake: Lake) -> None:
-    """Writes the page that lists the newest runs of all subjects, by their reports."""
+    """Writes the page that lists the newest runs of all pipelines, by their reports."""
     keys = [match for key in lake.keys("report") if (match := _REPORT.fullmatch(key))]
-    # By the time in the run id, whatever the subject.
-    keys.sort(key=lambda match: match["run_id"].removeprefix(f"{match['subject']}-"), reverse=True)
-    rows = [_run_row(match["subject"], match["run_id"], lake.read_json(match[0])) for match in keys[:LISTED]]
+    # By the time in the run id, whatever the pipeline.
+    keys.sort(key=lambda match: match["run_id"].removeprefix(f"{match['pipeline']}-"), reverse=True)
+    rows = [_run_row(match["pipeline"], match["run_id"], lake.read_json(match[0])) for match in keys[:LISTED]]
     page = _page(
         "Data Docs",
         f"What Great Expectations found in the raw batches of each run; the newest {LISTED} runs.",
         "",
-        ["Run", "Subject", "Tables with rows", "Rows", "Verdict"],
+        ["Run", "Pipeline", "Tables with rows", "Rows", "Verdict"],
         rows,
     )
     _put(lake, f"{PREFIX}/index.html", page)
 
 
-def _run_row(subject: str, run_id: str, report: dict[str, Any]) -> dict[str, Any]:
+def _run_row(pipeline: str, run_id: str, report: dict[str, Any]) -> dict[str, Any]:
     suites = report["suites"]
     failed = [name for name, suite in suites.items() if not suite["success"]]
     return {
         "name": run_id,
-        "link": f"{subject}/{run_id}/index.html",
+        "link": f"{pipeline}/{run_id}/index.html",
         "cells": [
-            subject,
+            pipeline,
             f"{sum(1 for suite in suites.values() if suite['rows'])} of {len(suites)}",
             f"{sum(suite['rows'] for suite in suites.values()):,}",
         ],

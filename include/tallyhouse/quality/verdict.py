@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def judge(
     lake: Lake,
     gate: Gate[Any],
-    subject: str,
+    pipeline: str,
     run_id: str,
     results: dict[str, SuiteResult],
     unique_keys: Mapping[str, str],
@@ -29,7 +29,7 @@ def judge(
     Args:
         lake: Where to.
         gate: What ran the suites.
-        subject: Such as `techmarket`.
+        pipeline: Such as `techmarket`.
         run_id: The run.
         results: By the table's qualified name.
         unique_keys: Of each table whose batch was found to hold no key twice, the batch's manifest.
@@ -37,15 +37,15 @@ def judge(
     Raises:
         TallyhouseError: A suite failed.
     """
-    report = f"report/{subject}/run={run_id}"
+    report = f"report/{pipeline}/run={run_id}"
     for name, result in results.items():
         lake.write_json(f"{report}/validation/{name}.json", result.details)
     suites = {name: result.report() for name, result in results.items()}
-    path = data_docs.Site(subject, run_id).publish(gate.context, lake, suites)
+    path = data_docs.Site(pipeline, run_id).publish(gate.context, lake, suites)
     url = os.environ.get("DATA_DOCS_URL", "http://127.0.0.1:8003").rstrip("/") + path
     failed = [(name, failure) for name, result in results.items() for failure in result.failed]
     lake.write_json(
-        report_key(subject, run_id),
+        report_key(pipeline, run_id),
         {
             "success": not failed,
             "suites": suites,

@@ -27,7 +27,7 @@ def one_line_errors(where: str) -> Iterator[None]:
     """Wraps the body of an operator's `execute`.
 
     Args:
-        where: The subject or source, and the run, for errors that do not know them.
+        where: The pipeline or source, and the run, for errors that do not know them.
 
     Raises:
         AirflowFailException: A permanent error; retrying would only repeat it.

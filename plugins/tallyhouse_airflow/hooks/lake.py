@@ -27,7 +27,7 @@ class LakeHook(S3Hook):
         """The lake, after making sure that it answers.
 
         Args:
-            where: The subject or table and run on whose behalf, for messages.
+            where: The pipeline or table and run on whose behalf, for messages.
 
         Raises:
             TallyhouseError: It does not answer, or there is no such bucket or connection.

@@ -181,7 +181,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         start = datetime.fromisoformat(run["start_date"] or run["end_date"])
         with connection.transaction():
             ours = connection.execute(
-                "SELECT run_id, status, started_at, clickhouse_at, subject, failure FROM etl.run "
+                "SELECT run_id, status, started_at, clickhouse_at, pipeline, failure FROM etl.run "
                 "WHERE dag_id = %s AND dag_run_id = %s ORDER BY started_at DESC LIMIT 1",
                 (run["dag_id"], run["dag_run_id"]),
             ).fetchone()
@@ -214,7 +214,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
                 "rows": rows if ours else None,
                 "ledger_closed": bool(ours and ours[3]) and all(line.closed for line in lines),
                 "ledger": [_line(line) for line in lines],
-                "links": links.of(run, run_id=ours[0] if ours else None, subject=ours[4] if ours else None),
+                "links": links.of(run, run_id=ours[0] if ours else None, pipeline=ours[4] if ours else None),
             },
         }
 
@@ -269,7 +269,7 @@ class _Links:
         self._lake: Lake | None = None
         self._gone = False
 
-    def of(self, run: dict[str, Any], *, run_id: str | None, subject: str | None) -> dict[str, str]:
+    def of(self, run: dict[str, Any], *, run_id: str | None, pipeline: str | None) -> dict[str, str]:
         """The links of a run, by name."""
         found: dict[str, str] = {}
         task = self._airflow.told_by(run["dag_id"], run["dag_run_id"], self._where)
@@ -286,7 +286,7 @@ class _Links:
                 f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/{page}"
             )
         if run_id is not None and not self._gone:
-            report = f"report/{subject}/run={run_id}"
+            report = f"report/{pipeline}/run={run_id}"
             try:
                 if self._lake is None:
                     self._lake = self._lake_hook.get_lake(self._where)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.events.publish import publish, recover
 from tallyhouse.events.take import take
 from tallyhouse.ledger import ROWS, Hop, Line
@@ -29,7 +29,7 @@ class EventObjectsToLakeOperator(BaseOperator):
 
     :param run_id: the run, from `etl.run` (templated)
     :param limit: the most objects to take; none takes all (templated)
-    :param subject: name of the subject's contract
+    :param pipeline: name of the pipeline's contract
     :param events_conn_id: connection of the events' bucket
     :param lake_conn_id: connection of the lake
     :param dwh_conn_id: connection of the warehouse
@@ -43,7 +43,7 @@ class EventObjectsToLakeOperator(BaseOperator):
         *,
         run_id: str,
         limit: int | str | None = None,
-        subject: str = "events",
+        pipeline: str = "events",
         events_conn_id: str = "s3_events",
         lake_conn_id: str = "s3_lake",
         dwh_conn_id: str = "pg_dwh",
@@ -52,7 +52,7 @@ class EventObjectsToLakeOperator(BaseOperator):
         super().__init__(**kwargs)
         self.run_id = run_id
         self.limit = limit
-        self.subject = subject
+        self.pipeline = pipeline
         self.events_conn_id = events_conn_id
         self.lake_conn_id = lake_conn_id
         self.dwh_conn_id = dwh_conn_id
@@ -63,17 +63,17 @@ class EventObjectsToLakeOperator(BaseOperator):
         Returns:
             `key` of the manifest in the lake, `objects` and `rows`.
         """
-        where = f"subject {self.subject} in run {self.run_id}"
-        subject = load_subject(self.subject)
-        (contract,) = subject.tables
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
+        pipeline = load_pipeline(self.pipeline)
+        (contract,) = pipeline.tables
         with kept_errors(self, context, where):
             store = LakeHook(aws_conn_id=self.events_conn_id).get_events(where)
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
-                if not may_publish(connection, subject.name, self.run_id):
+                if not may_publish(connection, pipeline.name, self.run_id):
                     self.log.info("run %s is published already: nothing to take", self.run_id)
                     return {}
-                state = recover(connection, store, subject, self.run_id)
+                state = recover(connection, store, pipeline, self.run_id)
             manifest = take(
                 store,
                 state,
@@ -104,7 +104,7 @@ class EventsToCuratedOperator(BaseOperator):
     A run that is published already is left as it is.
 
     :param run_id: the run, from `etl.run` (templated)
-    :param subject: name of the subject's contract
+    :param pipeline: name of the pipeline's contract
     :param events_conn_id: connection of the events' bucket
     :param lake_conn_id: connection of the lake
     :param dwh_conn_id: connection of the warehouse
@@ -117,7 +117,7 @@ class EventsToCuratedOperator(BaseOperator):
         self,
         *,
         run_id: str,
-        subject: str = "events",
+        pipeline: str = "events",
         events_conn_id: str = "s3_events",
         lake_conn_id: str = "s3_lake",
         dwh_conn_id: str = "pg_dwh",
@@ -125,7 +125,7 @@ class EventsToCuratedOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
-        self.subject = subject
+        self.pipeline = pipeline
         self.events_conn_id = events_conn_id
         self.lake_conn_id = lake_conn_id
         self.dwh_conn_id = dwh_conn_id
@@ -136,17 +136,17 @@ class EventsToCuratedOperator(BaseOperator):
         Returns:
             What became of the lines of the raw batch.
         """
-        where = f"subject {self.subject} in run {self.run_id}"
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
         with kept_errors(self, context, where):
             hook = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
             lines = publish(
                 lambda: hook.connect(where),
                 LakeHook(aws_conn_id=self.events_conn_id).get_events(where),
                 LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where),
-                load_subject(self.subject),
+                load_pipeline(self.pipeline),
                 self.run_id,
             )
         for line in lines:
             self.log.info("%s %s %s: %s", line.table, line.hop, line.measure, line.left)
-        fates = next(line for line in lines if line.hop is Hop.RAW_CURATED and line.measure == ROWS)
-        return {name: int(rows) for name, rows in fates.parts.items()}
+        outcomes = next(line for line in lines if line.hop is Hop.RAW_CURATED and line.measure == ROWS)
+        return {name: int(rows) for name, rows in outcomes.parts.items()}

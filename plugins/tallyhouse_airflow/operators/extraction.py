@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook, BaseOperator
 
-from tallyhouse import lineage
+from tallyhouse import declared_lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import write_batch
@@ -20,13 +20,13 @@ from tallyhouse.runs import read_watermarks
 from tallyhouse_airflow.hooks.lake import LakeHook
 from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
 from tallyhouse_airflow.hooks.run_failures import kept_errors
-from tallyhouse_airflow.operators.lineage import HopLineage
+from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class ExtractionOperator(HopLineage, BaseOperator):
+class ExtractionOperator(LineageMixin, BaseOperator):
     """Takes the window of each table of a source into raw, one table after the other.
 
     Returns a small manifest: the key and the rows of each batch.
@@ -116,11 +116,11 @@ class ExtractionOperator(HopLineage, BaseOperator):
                 write_unless_published(connection, self.run_id, lines)
         return result
 
-    def hop(self, stores: lineage.Stores) -> lineage.Hop:
-        """See `HopLineage`."""
+    def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
+        """See `LineageMixin`."""
         contract = load_source(self.source)
         conn = BaseHook.get_connection(self.source_conn_id or contract.conn_id)
-        return lineage.extraction(
+        return declared_lineage.extraction(
             contract,
             self._tables(contract),
             f"{contract.engine}://{conn.host}:{conn.port}",

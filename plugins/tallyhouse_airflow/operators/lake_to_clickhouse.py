@@ -8,38 +8,38 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.clickhousedb.hooks.clickhouse import ClickHouseHook
 from airflow.sdk import BaseOperator
 
-from tallyhouse import lineage
-from tallyhouse.contracts import load_subject
+from tallyhouse import declared_lineage
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.publish import clickhouse
 from tallyhouse_airflow.hooks.failures import find_connection, refused
 from tallyhouse_airflow.hooks.lake import LakeHook
 from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
 from tallyhouse_airflow.hooks.run_failures import kept_errors
-from tallyhouse_airflow.operators.lineage import HopLineage
+from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class LakeToClickHouseOperator(HopLineage, BaseOperator):
+class LakeToClickHouseOperator(LineageMixin, BaseOperator):
     """Brings ClickHouse to what the warehouse shows: star schema and marts, staged, swapped, counted.
 
     Every published run that ClickHouse lacks is applied, so one that died half-way is finished here.
 
-    :param subject: name of the subject's contract (templated)
+    :param pipeline: name of the pipeline's contract (templated)
     :param run_id: the run, from `etl.run` (templated)
     :param clickhouse_conn_id: connection of ClickHouse
     :param dwh_conn_id: connection of the warehouse
     :param lake_conn_id: connection of the lake; ClickHouse itself reads from it
     """
 
-    template_fields: Sequence[str] = ("subject", "run_id")
+    template_fields: Sequence[str] = ("pipeline", "run_id")
     ui_color = "#fbe8c8"
 
     def __init__(
         self,
         *,
-        subject: str,
+        pipeline: str,
         run_id: str,
         clickhouse_conn_id: str = "clickhouse_dwh",
         dwh_conn_id: str = "pg_dwh",
@@ -47,7 +47,7 @@ class LakeToClickHouseOperator(HopLineage, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.subject = subject
+        self.pipeline = pipeline
         self.run_id = run_id
         self.clickhouse_conn_id = clickhouse_conn_id
         self.dwh_conn_id = dwh_conn_id
@@ -59,7 +59,7 @@ class LakeToClickHouseOperator(HopLineage, BaseOperator):
         Returns:
             `lines` of the ledger, all closed.
         """
-        where = f"subject {self.subject} in run {self.run_id}"
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
         with kept_errors(self, context, where):
             lake_hook = LakeHook(aws_conn_id=self.lake_conn_id)
             lake = lake_hook.get_lake(where)
@@ -73,13 +73,13 @@ class LakeToClickHouseOperator(HopLineage, BaseOperator):
                 client,
                 lake,
                 clickhouse.LakeAccess(**lake_hook.access(where)),
-                load_subject(self.subject),
+                load_pipeline(self.pipeline),
                 self.run_id,
             )
         for line in lines:
             self.log.info("%s %s %s: %s", line.table, line.hop, line.measure, line.left)
         return {"lines": len(lines)}
 
-    def hop(self, stores: lineage.Stores) -> lineage.Hop:
-        """See `HopLineage`."""
-        return lineage.show(load_subject(self.subject), stores)
+    def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
+        """See `LineageMixin`."""
+        return declared_lineage.show(load_pipeline(self.pipeline), stores)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.runs import close_run, open_run
 from tallyhouse_airflow.hooks.failures import one_line_errors
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 class OpenRunOperator(BaseOperator):
     """Registers a run; its id is what all later tasks are told.
 
-    :param subject: name of the subject's contract (templated)
+    :param pipeline: name of the pipeline's contract (templated)
     :param tables: tables that the run will take; none stands for all (templated)
     :param full_refresh: whether whole tables will be taken (templated)
     :param dwh_conn_id: connection of the warehouse
     :param lake_conn_id: connection of the lake, which must answer before anything begins
     """
 
-    template_fields: Sequence[str] = ("subject", "tables", "full_refresh")
+    template_fields: Sequence[str] = ("pipeline", "tables", "full_refresh")
     ui_color = "#eeeeee"
 
     def __init__(
         self,
         *,
-        subject: str,
+        pipeline: str,
         tables: list[str] | str | None = None,
         full_refresh: bool | str = False,
         dwh_conn_id: str = "pg_dwh",
@@ -43,7 +43,7 @@ class OpenRunOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.subject = subject
+        self.pipeline = pipeline
         self.tables = tables
         self.full_refresh = full_refresh
         self.dwh_conn_id = dwh_conn_id
@@ -55,10 +55,10 @@ class OpenRunOperator(BaseOperator):
         Returns:
             Its id, such as `techmarket-20260102T020000-3f2a`.
         """
-        where = f"subject {self.subject}"
+        where = f"pipeline {self.pipeline}"
         with one_line_errors(where):
             check_conf(context)
-            names = [table.name for table in load_subject(self.subject).tables]
+            names = [table.name for table in load_pipeline(self.pipeline).tables]
             if unknown := [name for name in self.tables or () if name not in names]:
                 raise TallyhouseError(
                     f"no table {named_with_nearest(unknown, names)}",
@@ -69,7 +69,7 @@ class OpenRunOperator(BaseOperator):
             with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection:
                 run_id = open_run(
                     connection,
-                    self.subject,
+                    self.pipeline,
                     tables=self.tables or names,
                     dag_id=context["dag"].dag_id,
                     dag_run_id=context["run_id"],
@@ -81,7 +81,7 @@ class OpenRunOperator(BaseOperator):
 
 
 class CloseRunOperator(BaseOperator):
-    """Closes a run as failed unless it was published; the last task of a night, whatever became of it.
+    """Closes a run as failed unless it was published; the last task, however the others ended.
 
     :param run_id: the run (templated)
     :param dwh_conn_id: connection of the warehouse

@@ -12,8 +12,8 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseHook, BaseOperatorLink, Connection
 from airflow.sdk.exceptions import AirflowException
 
-from tallyhouse import lineage
-from tallyhouse.contracts import load_subject
+from tallyhouse import declared_lineage
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, find_manifests
 from tallyhouse.lake.outcome import Outcome
@@ -24,7 +24,7 @@ from tallyhouse_airflow.hooks.failures import find_connection, one_line_errors
 from tallyhouse_airflow.hooks.lake import LakeHook
 from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
 from tallyhouse_airflow.hooks.run_failures import kept_errors
-from tallyhouse_airflow.operators.lineage import HopLineage
+from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-class SparkJobOperator(HopLineage, SparkSubmitOperator):
+class SparkJobOperator(LineageMixin, SparkSubmitOperator):
     """Submits `spark_jobs/<job>.py` for a run.
 
     The job gets the run on its command line and every credential in its environment, put there when
     the task runs: rendered templates, logs and the command line show none.
 
     :param job: file name without its ending, below `spark_jobs/` (templated)
-    :param subject: name of the subject's contract (templated)
+    :param pipeline: name of the pipeline's contract (templated)
     :param run_id: the run, from `etl.run` (templated)
     :param lake_conn_id: connection of the lake
     :param dwh_conn_id: connection of the warehouse
     """
 
-    template_fields: Sequence[str] = ("job", "subject", "run_id")
+    template_fields: Sequence[str] = ("job", "pipeline", "run_id")
     ui_color = "#f6dbe9"
 
     def __init__(
         self,
         *,
         job: str,
-        subject: str,
+        pipeline: str,
         run_id: str,
         conn_id: str = "spark_default",
         lake_conn_id: str = "s3_lake",
@@ -61,7 +61,7 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
     ) -> None:
         super().__init__(conn_id=conn_id, name=f"tallyhouse-{job}", **kwargs)
         self.job = job
-        self.subject = subject
+        self.pipeline = pipeline
         self.run_id = run_id
         self.spark_conn_id = conn_id
         self.lake_conn_id = lake_conn_id
@@ -74,7 +74,7 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
             AirflowFailException: The job refused its input; the message is what it said in one line.
             AirflowException: Something broke that a retry may get past.
         """
-        where = f"subject {self.subject} in run {self.run_id}"
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
         attempt = token_hex(8)
         with kept_errors(self, context, where):
             # The provider would fall back to YARN, without a word, if there were no such connection.
@@ -82,14 +82,14 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
             self.conf = {**(self.conf or {}), **self._tuning(connection, lake)}
             self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
-            arguments = {"subject": self.subject, "run-id": self.run_id, "attempt": attempt}
+            arguments = {"pipeline": self.pipeline, "run-id": self.run_id, "attempt": attempt}
             self.application_args = [
                 part for name, value in arguments.items() for part in (f"--{name}", value)
             ]
             try:
                 super().execute(context)
             except AirflowException as error:
-                outcome = Outcome.read(lake, self.subject, self.run_id, self.job, attempt)
+                outcome = Outcome.read(lake, self.pipeline, self.run_id, self.job, attempt)
                 if outcome is None or outcome.success or outcome.message is None:
                     raise
                 if outcome.error is not None:
@@ -102,13 +102,13 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
         """Spark's settings: the connection's; on this machine by the bytes of raw, unless that says else."""
         local = {}
         if (connection.host or "").startswith("local"):
-            batches = find_manifests(lake, self.run_id, load_subject(self.subject).tables)
+            batches = find_manifests(lake, self.run_id, load_pipeline(self.pipeline).tables)
             raw_bytes = sum(part.bytes for batch in batches for part in batch.parts)
             local = local_conf(raw_bytes, Machine.here())
         return local | connection.extra_dejson.get("conf", {})
 
     def _get_hook(self) -> SparkSubmitHook:
-        where = f"subject {self.subject} in run {self.run_id}"
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
         lake = LakeHook(aws_conn_id=self.lake_conn_id)
         lake.get_lake(where)
         access = lake.access(where)
@@ -128,12 +128,12 @@ class SparkJobOperator(HopLineage, SparkSubmitOperator):
         return super()._get_hook()
 
     def _is_published(self) -> bool:
-        where = f"subject {self.subject} in run {self.run_id}"
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
         with (
             one_line_errors(where),
             CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
         ):
-            published = not may_publish(connection, self.subject, self.run_id)
+            published = not may_publish(connection, self.pipeline, self.run_id)
         if published:
             self.log.info("run %s is published already: nothing to do", self.run_id)
         return published
@@ -157,7 +157,7 @@ class DataDocsLink(BaseOperatorLink):
 
 
 class CheckBatchOperator(SparkJobOperator):
-    """Runs the Great Expectations suites of a subject over a run's raw batches.
+    """Runs the Great Expectations suites of a pipeline over a run's raw batches.
 
     In this task's own process by DuckDB, or on Spark where the extra of the Spark connection says
     `"gate": "spark"`. Fails when a suite fails, so that nothing after it is run; Data Docs are written
@@ -166,17 +166,17 @@ class CheckBatchOperator(SparkJobOperator):
 
     operator_extra_links = (DataDocsLink(),)
 
-    def __init__(self, *, subject: str, run_id: str, job: str = "check", **kwargs: Any) -> None:
-        super().__init__(job=job, subject=subject, run_id=run_id, **kwargs)
+    def __init__(self, *, pipeline: str, run_id: str, job: str = "check", **kwargs: Any) -> None:
+        super().__init__(job=job, pipeline=pipeline, run_id=run_id, **kwargs)
 
     def execute(self, context: Context) -> None:
         """Runs the suites and leaves the address of the Data Docs behind."""
         try:
             self.run_suites(context)
         finally:
-            where = f"subject {self.subject} in run {self.run_id}"
+            where = f"pipeline {self.pipeline} in run {self.run_id}"
             lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
-            report = read_report(lake, self.subject, self.run_id)
+            report = read_report(lake, self.pipeline, self.run_id)
             if report.get("data_docs_url"):
                 context["ti"].xcom_push(key="data_docs_url", value=report["data_docs_url"])
                 self.log.info("Data Docs: %s", report["data_docs_url"])
@@ -187,7 +187,7 @@ class CheckBatchOperator(SparkJobOperator):
         Raises:
             AirflowFailException: A suite failed, or cannot be run.
         """
-        where = f"subject {self.subject} in run {self.run_id}"
+        where = f"pipeline {self.pipeline} in run {self.run_id}"
         with kept_errors(self, context, where):
             connection = find_connection(self.spark_conn_id, where)
             engine = connection.extra_dejson.get("gate", "duckdb")
@@ -202,13 +202,13 @@ class CheckBatchOperator(SparkJobOperator):
                 # It loads Great Expectations: seconds, and hundreds of megabytes.
                 from tallyhouse.quality.check import check  # noqa: PLC0415
 
-                check(lake, self.subject, self.run_id)
+                check(lake, self.pipeline, self.run_id)
                 return
         super().execute(context)
 
-    def hop(self, stores: lineage.Stores) -> lineage.Hop:
-        """See `HopLineage`."""
-        return lineage.check(load_subject(self.subject), stores)
+    def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
+        """See `LineageMixin`."""
+        return declared_lineage.check(load_pipeline(self.pipeline), stores)
 
 
 class TransformBatchOperator(SparkJobOperator):
@@ -218,17 +218,17 @@ class TransformBatchOperator(SparkJobOperator):
     were built on is no longer there. See `SparkJobOperator` for the parameters.
     """
 
-    def __init__(self, *, subject: str, run_id: str, **kwargs: Any) -> None:
-        super().__init__(job="transform", subject=subject, run_id=run_id, **kwargs)
+    def __init__(self, *, pipeline: str, run_id: str, **kwargs: Any) -> None:
+        super().__init__(job="transform", pipeline=pipeline, run_id=run_id, **kwargs)
 
     def execute(self, context: Context) -> None:
         """Runs the transform unless the run is published."""
         if not self._is_published():
             super().execute(context)
 
-    def hop(self, stores: lineage.Stores) -> lineage.Hop:
-        """See `HopLineage`."""
-        return lineage.transform(load_subject(self.subject), stores)
+    def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
+        """See `LineageMixin`."""
+        return declared_lineage.transform(load_pipeline(self.pipeline), stores)
 
 
 class CurateEventsOperator(CheckBatchOperator):
@@ -243,9 +243,9 @@ class CurateEventsOperator(CheckBatchOperator):
     """
 
     def __init__(
-        self, *, subject: str, run_id: str, events_conn_id: str = "s3_events", **kwargs: Any
+        self, *, pipeline: str, run_id: str, events_conn_id: str = "s3_events", **kwargs: Any
     ) -> None:
-        super().__init__(job="curate", subject=subject, run_id=run_id, **kwargs)
+        super().__init__(job="curate", pipeline=pipeline, run_id=run_id, **kwargs)
         self.events_conn_id = events_conn_id
 
     def execute(self, context: Context) -> None:
@@ -267,7 +267,7 @@ class CurateEventsOperator(CheckBatchOperator):
             "EVENTS_SECRET_KEY": access["secret_key"],
         }
 
-    def hop(self, stores: lineage.Stores) -> lineage.Hop:
-        """See `HopLineage`."""
+    def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
+        """See `LineageMixin`."""
         bucket = BaseHook.get_connection(self.events_conn_id).extra_dejson.get("bucket", "")
-        return lineage.curation(load_subject(self.subject), f"s3://{bucket}")
+        return declared_lineage.curation(load_pipeline(self.pipeline), f"s3://{bucket}")

@@ -1,1 +1,1 @@
-"""Task groups that the subjects share."""
+"""Task groups that the pipelines share."""

@@ -1,4 +1,4 @@
-"""The way of a night, from open run to ClickHouse, for any subject."""
+"""The tasks of a nightly run, from `open_run` to ClickHouse, for any pipeline."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ RUN_ID = "{{ ti.xcom_pull(task_ids='open_run') }}"
 
 
 def nightly_params(tables: Sequence[str]) -> dict[str, Param]:
-    """What the web form asks before a night is started by hand.
+    """What the web form asks before a run is started by hand.
 
     Args:
-        tables: Every table of the subject.
+        tables: Every table of the pipeline.
     """
     return {
         "tables": Param(
@@ -35,21 +35,21 @@ def nightly_params(tables: Sequence[str]) -> dict[str, Param]:
             False,
             type=["null", "boolean"],
             title="Full refresh",
-            description="Take whole tables instead of what changed since the last night.",
+            description="Take whole tables instead of what changed since the last run.",
         ),
     }
 
 
-def nightly(subject: str, extractions: dict[str, type[ExtractionOperator]]) -> None:
-    """Wires one night into the DAG at hand.
+def nightly(pipeline: str, extractions: dict[str, type[ExtractionOperator]]) -> None:
+    """Wires the tasks of a nightly run into the DAG at hand.
 
     Args:
-        subject: Name of the subject's contract.
+        pipeline: Name of the pipeline's contract.
         extractions: The operator that extracts each of its sources, by the source's name.
     """
     open_run = OpenRunOperator(
         task_id="open_run",
-        subject=subject,
+        pipeline=pipeline,
         tables="{{ params.tables }}",
         full_refresh="{{ params.full_refresh }}",
     )
@@ -62,23 +62,23 @@ def nightly(subject: str, extractions: dict[str, type[ExtractionOperator]]) -> N
                 tables="{{ params.tables }}",
                 full_refresh="{{ params.full_refresh }}",
             )
-    check = CheckBatchOperator(task_id="check", subject=subject, run_id=RUN_ID)
-    transform = TransformBatchOperator(task_id="transform", subject=subject, run_id=RUN_ID)
+    check = CheckBatchOperator(task_id="check", pipeline=pipeline, run_id=RUN_ID)
+    transform = TransformBatchOperator(task_id="transform", pipeline=pipeline, run_id=RUN_ID)
     with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:
         warehouse = LakeToPostgresOperator(
             task_id="warehouse",
-            subject=subject,
+            pipeline=pipeline,
             run_id=RUN_ID,
-            outlets=published(subject, "warehouse/ods", "warehouse/star-schema"),
+            outlets=published(pipeline, "warehouse/ods", "warehouse/star-schema"),
         )
         clickhouse = LakeToClickHouseOperator(
             task_id="clickhouse",
-            subject=subject,
+            pipeline=pipeline,
             run_id=RUN_ID,
-            outlets=published(subject, "clickhouse/star-schema", "clickhouse/marts"),
+            outlets=published(pipeline, "clickhouse/star-schema", "clickhouse/marts"),
         )
         warehouse >> clickhouse
     # Not tied to open_run as its setup: clearing any task would then clear open_run too, and give the
-    # tasks after it another run in the middle of a night.
+    # tasks after it another run in the middle of a run.
     close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()
     open_run >> extract >> check >> transform >> publish >> close_run

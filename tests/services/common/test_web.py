@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from services.common import docs, security, web
 from services.common.observe import Metrics
-from services.common.security import Gate, Principal, new_key
+from services.common.security import AccessControl, Principal, new_key
 from services.common.settings import ServiceSettings
 from services.common.strict import StrictRoute
 from tallyhouse.settings import ROOT
@@ -41,8 +41,8 @@ def client_of(**settings: object) -> TestClient:
     app = FastAPI(docs_url=None)
     web.install(app, chosen, Metrics(), None, shorter={"/short": 1000})
     docs.install(app)
-    gate, router = Gate(chosen), APIRouter(route_class=StrictRoute)
-    Writer = Annotated[Principal, Depends(gate.require(security.WRITE))]
+    access, router = AccessControl(chosen), APIRouter(route_class=StrictRoute)
+    Writer = Annotated[Principal, Depends(access.require(security.WRITE))]
 
     @router.post("/things")
     @router.post("/short")

@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 
 from services.pipeline_info import retire
 from services.pipeline_info.app import create_app
-from services.pipeline_info.backends import lineage as backend
+from services.pipeline_info.backends import lineage_store as backend
 from services.pipeline_info.backends.postgres import PostgresPipelineRepository
 from services.pipeline_info.lineage import MAX_COLUMNS
 from services.pipeline_info.settings import Settings
 from tallyhouse.models import column_origins
-from tests.lineage.test_contracts import night_told
+from tests.lineage.test_contracts import run_events
 from tests.services.pipeline_info.conftest import client_of
 from tests.services.pipeline_info.test_lineage import (
     FACT,
@@ -179,7 +179,7 @@ def test_origins_of_columns_are_bounded(client: TestClient):
 
 
 def test_a_mart_comes_from_what_its_columns_come_from(client: TestClient):
-    for told_of in night_told("techmarket"):
+    for told_of in run_events("techmarket"):
         assert client.post("/api/v1/lineage", content=told_of, headers=JSON).status_code == 201
     node = "dataset:clickhouse://c:8123:dwh.mart_payment_conversion"
     upstream = up(client, node)

@@ -21,7 +21,7 @@ from services.pipeline_info.flow import flow, lines_of
 from services.pipeline_info.models import PipelineInfo
 from services.pipeline_info.repository import NewRun
 from services.pipeline_info.settings import Settings
-from tests.lineage.test_contracts import night_told
+from tests.lineage.test_contracts import run_events
 from tests.services.pipeline_info.conftest import chromium, client_of, free_port
 
 UNTIL = datetime(2026, 11, 21, 9, tzinfo=UTC)
@@ -162,7 +162,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
         except httpx.HTTPError:
             time.sleep(0.1)
-    for event in night_told("pancake"):
+    for event in run_events("pancake"):
         headers = {"Content-Type": "application/json"}
         answer = httpx.post(f"{url}/api/v1/lineage", content=event, headers=headers)
         assert answer.status_code == 201

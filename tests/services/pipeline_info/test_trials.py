@@ -72,10 +72,10 @@ def who(name: str) -> Principal:
 
 def test_a_key_belongs_to_a_principal(store: PipelineInfoRepository):
     mine, other = PipelineInfo.model_validate(RUN), PipelineInfo.model_validate(RUN | {"rowcount": 1})
-    first = store.insert_pipeline_info(mine, idempotency_key="night-1", principal=who("a"))
-    again = store.insert_pipeline_info(mine, idempotency_key="night-1", principal=who("a"))
-    theirs = store.insert_pipeline_info(other, idempotency_key="night-1", principal=who("b"))
-    changed = store.insert_pipeline_info(other, idempotency_key="night-1", principal=who("a"))
+    first = store.insert_pipeline_info(mine, idempotency_key="run-1", principal=who("a"))
+    again = store.insert_pipeline_info(mine, idempotency_key="run-1", principal=who("a"))
+    theirs = store.insert_pipeline_info(other, idempotency_key="run-1", principal=who("b"))
+    changed = store.insert_pipeline_info(other, idempotency_key="run-1", principal=who("a"))
     assert [first.result, again.result, theirs.result, changed.result] == [
         *(Result.CREATED, Result.REPLAYED, Result.CREATED, Result.CONFLICT),
     ]

@@ -1,4 +1,4 @@
-"""A night as an operator sees it: DAG runs started and watched through Airflow's REST API."""
+"""DAG runs as an operator sees them: started and watched through Airflow's REST API."""
 
 import time
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ class AirflowApi:
         """Start a run, in place of the scheduled one where that is due already.
 
         A run that is due would otherwise be started by the scheduler as soon as the DAG is not paused,
-        and ours would wait for it: a second night nobody asked for.
+        and ours would wait for it: a second run that nobody asked for.
 
         Returns:
             The run's id.
@@ -119,7 +119,9 @@ class AirflowApi:
 
     def last_error(self, task: "Task") -> str:
         """The last error line in the log of a task's last attempt."""
-        path = f"dags/{task.dag_id}/dagRuns/{task.run_id}/taskInstances/{task.task_id}/logs/{task.attempt}"
+        path = (
+            f"dags/{task.dag_id}/dagRuns/{task.dag_run_id}/taskInstances/{task.task_id}/logs/{task.attempt}"
+        )
         answer = self.ask("GET", path, params={"map_index": task.map_index, "full_content": True})
         said = "no error line in its log"
         for event in answer["content"]:
@@ -134,7 +136,7 @@ class Task:
     """A task instance: its state, and where its time went."""
 
     dag_id: str
-    run_id: str
+    dag_run_id: str
     task_id: str
     map_index: int
     state: str | None
@@ -161,7 +163,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Subject and task, for a line of progress."""
+        """Pipeline and task, for a line of progress."""
         mapped = f"[{self.map_index}]" if self.map_index >= 0 else ""
         return f"{self.dag_id.removesuffix('_nightly')} {self.task_id}{mapped}"
 
@@ -172,10 +174,10 @@ class Task:
 
 
 @dataclass
-class Night:
-    """The DAG runs of one night and their tasks, when all have ended."""
+class DagRuns:
+    """DAG runs that were started together, and their tasks, when all have ended."""
 
-    runs: dict[str, str] = field(default_factory=dict)
+    dag_run_ids: dict[str, str] = field(default_factory=dict)
     """By DAG, the id of its run."""
     states: dict[str, str] = field(default_factory=dict)
     """By DAG, how its run ended."""
@@ -197,7 +199,7 @@ class Night:
         return idle
 
 
-def run_night(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None = None) -> Night:
+def run_dags(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None = None) -> DagRuns:
     """Run DAGs at the same time, a line of progress for each task, and wait for their end.
 
     Args:
@@ -206,27 +208,29 @@ def run_night(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None =
         conf: parameters of their runs.
 
     Returns:
-        The night, with every run ended.
+        The runs, when all have ended.
 
     Raises:
         StackError: Airflow does not answer.
     """
-    night = Night()
+    runs = DagRuns()
     for dag_id in dag_ids:
-        night.runs[dag_id] = api.trigger(dag_id, conf)
+        runs.dag_run_ids[dag_id] = api.trigger(dag_id, conf)
         api.unpause(dag_id)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         rows: dict[tuple[str, str, int], TaskID] = {}
         told: set[tuple[str, str, int]] = set()
         waiting = progress.add_task("waiting for the scheduler", total=None)
-        while len(night.states) < len(night.runs):
+        while len(runs.states) < len(runs.dag_run_ids):
             time.sleep(POLL_SECONDS)
-            ended = list(_ended(api, night))  # before its tasks are read, so that none is missed
-            night.tasks = [
-                task for dag_id, run_id in night.runs.items() for task in _tasks(api, dag_id, run_id)
+            ended = list(_ended(api, runs))  # before its tasks are read, so that none is missed
+            runs.tasks = [
+                task
+                for dag_id, dag_run_id in runs.dag_run_ids.items()
+                for task in _tasks(api, dag_id, dag_run_id)
             ]
-            for task in night.tasks:
+            for task in runs.tasks:
                 key = (task.dag_id, task.task_id, task.map_index)
                 if task.state == "running" and key not in rows:
                     rows[key] = progress.add_task(task.name, total=None)
@@ -237,8 +241,8 @@ def run_night(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None =
                     sign = SIGNS.get(task.state or "", "[dim]·[/]")
                     progress.console.print(f"  {sign} {task.name} [dim]{_took(task)}[/]")
             progress.update(waiting, visible=not rows)
-            night.states |= dict(ended)
-    return night
+            runs.states |= dict(ended)
+    return runs
 
 
 def _detail(answer: requests.Response) -> str:
@@ -253,14 +257,14 @@ def _took(task: Task) -> str:
     return f"{task.seconds:.1f} s" if task.began else (task.state or "").replace("_", " ")
 
 
-def _ended(api: AirflowApi, night: Night) -> Iterator[tuple[str, str]]:
-    for dag_id, run_id in night.runs.items():
-        state = api.ask("GET", f"dags/{dag_id}/dagRuns/{run_id}")["state"]
+def _ended(api: AirflowApi, runs: DagRuns) -> Iterator[tuple[str, str]]:
+    for dag_id, dag_run_id in runs.dag_run_ids.items():
+        state = api.ask("GET", f"dags/{dag_id}/dagRuns/{dag_run_id}")["state"]
         if state in ("success", "failed"):
             yield dag_id, state
 
 
-def _tasks(api: AirflowApi, dag_id: str, run_id: str) -> list[Task]:
-    path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+def _tasks(api: AirflowApi, dag_id: str, dag_run_id: str) -> list[Task]:
+    path = f"dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances"
     found = api.ask("GET", path, params={"limit": 1000})["task_instances"]
     return sorted(map(Task.of, found), key=lambda task: task.ended or datetime.max.replace(tzinfo=UTC))

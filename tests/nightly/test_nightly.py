@@ -100,7 +100,7 @@ def clickhouse(query: str) -> str:
         return answer.read().decode().strip()
 
 
-def night(dag: str, date: str, *options: str) -> subprocess.CompletedProcess[str]:
+def run_dag(dag: str, date: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Runs a DAG as a user would: `airflow dags test`."""
     return subprocess.run(
         ["scripts/airflow", "dags", "test", dag, date, *options],
@@ -163,7 +163,7 @@ def content(warehouse: psycopg.Connection) -> dict[str, object]:
 
 def test_a_first_night_brings_every_row(stores: dict[str, Store], warehouse: psycopg.Connection) -> None:
     assert stores["orders"].value("SELECT COUNT(*) FROM order_items") > 100, "load data first: make data"
-    assert_succeeds(night("techmarket_nightly", "2026-01-02"))
+    assert_succeeds(run_dag("techmarket_nightly", "2026-01-02"))
     assert_same(stores, warehouse)
     assert ask(warehouse, "SELECT count(*) FROM etl.ledger WHERE NOT closed") == 0
     hops = {row[0] for row in warehouse.execute("SELECT DISTINCT hop FROM etl.ledger")}
@@ -186,7 +186,7 @@ def test_bad_data_stops_the_night_before_anything_is_published(
     was = stores["orders"].value(f"SELECT ordered_at FROM orders WHERE id = '{victim}'")
     stores["orders"].run("UPDATE orders SET ordered_at = '9999-12-31 23:59:59' WHERE id = %s", victim)
     try:
-        done = night("techmarket_nightly", "2026-01-03")
+        done = run_dag("techmarket_nightly", "2026-01-03")
     finally:
         stores["orders"].run("UPDATE orders SET ordered_at = %s WHERE id = %s", was, victim)
     output = done.stdout + done.stderr
@@ -194,7 +194,7 @@ def test_bad_data_stops_the_night_before_anything_is_published(
     assert re.search(r"orders\.orders in run techmarket-\S+: .*ordered_at", output), output[-6000:]
     assert content(warehouse) == before
     assert warehouse.execute("SELECT * FROM etl.watermark ORDER BY source, table_name").fetchall() == marks
-    newest = "SELECT status FROM etl.run WHERE subject = 'techmarket' ORDER BY started_at DESC LIMIT 1"
+    newest = "SELECT status FROM etl.run WHERE pipeline = 'techmarket' ORDER BY started_at DESC LIMIT 1"
     assert ask(warehouse, newest) == "failed"
     # Why is kept where people look, and what was taken is in the ledger all the same.
     failure = ask(warehouse, newest.replace("status FROM", "failure FROM"))
@@ -224,7 +224,7 @@ def test_the_night_after_takes_up_all_that_changed(
     stores: dict[str, Store], warehouse: psycopg.Connection
 ) -> None:
     subprocess.run(["python", "-m", "techmarket", "day"], check=True, cwd=REPOSITORY)
-    assert_succeeds(night("techmarket_nightly", "2026-01-04"))
+    assert_succeeds(run_dag("techmarket_nightly", "2026-01-04"))
     assert_same(stores, warehouse)
 
 
@@ -232,14 +232,14 @@ def test_a_night_with_nothing_new_changes_nothing(
     stores: dict[str, Store], warehouse: psycopg.Connection
 ) -> None:
     before = content(warehouse)
-    assert_succeeds(night("techmarket_nightly", "2026-01-05"))
+    assert_succeeds(run_dag("techmarket_nightly", "2026-01-05"))
     assert content(warehouse) == before
     assert_same(stores, warehouse)
 
 
 def test_a_misspelt_parameter_is_no_ordinary_run(warehouse: psycopg.Connection) -> None:
     before = ask(warehouse, "SELECT count(*) FROM etl.run")
-    done = night("pancake_nightly", "2026-01-02", "--conf", '{"full_refesh": true, "tabels": ["x"]}')
+    done = run_dag("pancake_nightly", "2026-01-02", "--conf", '{"full_refesh": true, "tabels": ["x"]}')
     output = done.stdout + done.stderr
     assert "DagRun failed" in output, output[-6000:]
     assert "no parameter 'full_refesh' (full_refresh?), 'tabels' (tables?)" in output, output[-6000:]
@@ -247,7 +247,7 @@ def test_a_misspelt_parameter_is_no_ordinary_run(warehouse: psycopg.Connection) 
 
 
 def test_pancakes_arrive_too(warehouse: psycopg.Connection) -> None:
-    assert_succeeds(night("pancake_nightly", "2026-01-02"))
+    assert_succeeds(run_dag("pancake_nightly", "2026-01-02"))
     with psycopg.connect(
         host=os.environ["POSTGRES_HOST"],
         port=os.environ["POSTGRES_PORT"],

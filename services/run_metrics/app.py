@@ -1,8 +1,6 @@
-"""What the warehouse knows of its nights, for Prometheus: asked anew at each scrape, nothing stored.
+"""What the warehouse knows of its runs, for Prometheus: asked anew at each scrape, nothing stored.
 
-python -m scripts.night_metrics
-
-Read from `etl.run` and `etl.ledger` themselves: a night that nobody reported is late all the same.
+Read from `etl.run` and `etl.ledger` themselves: so a run that nobody reported is counted as well.
 """
 
 import logging
@@ -12,63 +10,60 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.common.probe import serve
-from services.common.settings import ListenerSettings
-from tallyhouse.settings import Settings, load_settings
+from tallyhouse.settings import Settings
 
-log = logging.getLogger("night_metrics")
+log = logging.getLogger("run_metrics")
 
-# By subject: its newest run, and the newest one that was published.
-NIGHTS = """
+# By pipeline: its newest run, and the newest one that was published.
+RUNS = """
     WITH newest AS (
-        SELECT DISTINCT ON (subject) * FROM etl.run ORDER BY subject, started_at DESC
+        SELECT DISTINCT ON (pipeline) * FROM etl.run ORDER BY pipeline, started_at DESC
     ), published AS (
-        SELECT subject, max(published_at) AS at FROM etl.run WHERE status = 'published' GROUP BY subject
+        SELECT pipeline, max(published_at) AS at FROM etl.run WHERE status = 'published' GROUP BY pipeline
     ), pending AS (
-        SELECT subject, count(*) AS runs FROM etl.run
-        WHERE status = 'published' AND clickhouse_at IS NULL GROUP BY subject
+        SELECT pipeline, count(*) AS runs FROM etl.run
+        WHERE status = 'published' AND clickhouse_at IS NULL GROUP BY pipeline
     ), lines AS (
         SELECT l.run_id, count(*) AS all_lines, count(*) FILTER (WHERE NOT l.closed) AS open_lines,
             sum(l.left_value) FILTER (WHERE l.hop = 'source=raw' AND l.measure = 'rows') AS taken
         FROM etl.ledger AS l JOIN newest ON newest.run_id = l.run_id GROUP BY l.run_id
     )
-    SELECT n.subject, extract(epoch FROM n.started_at), extract(epoch FROM p.at),
+    SELECT n.pipeline, extract(epoch FROM n.started_at), extract(epoch FROM p.at),
         extract(epoch FROM coalesce(n.clickhouse_at, n.published_at, clock_timestamp()) - n.started_at),
         (n.status = 'failed')::int, (n.status = 'running')::int, coalesce(pending.runs, 0),
         coalesce(l.all_lines, 0), coalesce(l.open_lines, 0), coalesce(l.taken, 0)
     FROM newest AS n
-    LEFT JOIN published AS p ON p.subject = n.subject
-    LEFT JOIN pending ON pending.subject = n.subject
+    LEFT JOIN published AS p ON p.pipeline = n.pipeline
+    LEFT JOIN pending ON pending.pipeline = n.pipeline
     LEFT JOIN lines AS l ON l.run_id = n.run_id
-    ORDER BY n.subject
+    ORDER BY n.pipeline
 """
 METRICS = {
-    "night_last_started_timestamp_seconds": "When the newest run began.",
-    "night_last_published_timestamp_seconds": "When the newest published run was published.",
-    "night_last_run_seconds": "How long the newest run took, or has taken up to now.",
-    "night_last_run_failed": "1 when the newest run failed.",
-    "night_running": "1 while a run is open.",
-    "night_runs_not_in_clickhouse": "Runs that PostgreSQL shows and ClickHouse does not yet.",
-    "night_ledger_lines": "Lines of the newest run's ledger.",
-    "night_ledger_open_lines": "Lines of it that do not close.",
-    "night_rows_taken": "Rows that the newest run took from its sources.",
+    "pipeline_last_started_timestamp_seconds": "When the newest run began.",
+    "pipeline_last_published_timestamp_seconds": "When the newest published run was published.",
+    "pipeline_last_run_seconds": "How long the newest run took, or has taken up to now.",
+    "pipeline_last_run_failed": "1 when the newest run failed.",
+    "pipeline_running": "1 while a run is open.",
+    "pipeline_runs_not_in_clickhouse": "Runs that PostgreSQL shows and ClickHouse does not yet.",
+    "pipeline_ledger_lines": "Lines of the newest run's ledger.",
+    "pipeline_ledger_open_lines": "Lines of it that do not close.",
+    "pipeline_rows_taken": "Rows that the newest run took from its sources.",
 }
-# Of each subject's newest run: why it failed, or why ClickHouse does not show it.
+# Of each pipeline's newest run: why it failed, or why ClickHouse does not show it.
 FAILURES = """
-    SELECT DISTINCT ON (subject) subject, failure ->> 'task', failure ->> 'table', failure ->> 'rule',
+    SELECT DISTINCT ON (pipeline) pipeline, failure ->> 'task', failure ->> 'table', failure ->> 'rule',
         left(failure ->> 'message', 300), left(failure ->> 'remedy', 300), failure IS NOT NULL
-    FROM etl.run ORDER BY subject, started_at DESC
+    FROM etl.run ORDER BY pipeline, started_at DESC
 """
 REFUSED = "SELECT count(*) FROM etl.refused_run"
-WHY = ("subject", "task", "table", "rule", "message", "remedy")
+WHY = ("pipeline", "task", "table", "rule", "message", "remedy")
 
 
-class Nights(Collector):
-    """The nights' metrics.
+class RunMetrics(Collector):
+    """The metrics of runs.
 
     Args:
         settings: Where the warehouse is.
@@ -87,21 +82,21 @@ class Nights(Collector):
         """Asks the warehouse; when it does not answer, only that."""
         try:
             with self._lock:
-                rows, failures, refused = self._ask(NIGHTS), self._ask(FAILURES), self._ask(REFUSED)
+                rows, failures, refused = self._ask(RUNS), self._ask(FAILURES), self._ask(REFUSED)
         except psycopg.Error as error:
             log.warning("the warehouse does not answer: %s", str(error).splitlines()[0])
-            yield GaugeMetricFamily("night_warehouse_up", "1 while the warehouse answers.", 0)
+            yield GaugeMetricFamily("pipeline_warehouse_up", "1 while the warehouse answers.", 0)
             return
-        yield GaugeMetricFamily("night_warehouse_up", "1 while the warehouse answers.", 1)
+        yield GaugeMetricFamily("pipeline_warehouse_up", "1 while the warehouse answers.", 1)
         for number, (name, said) in enumerate(METRICS.items(), start=1):
-            family = GaugeMetricFamily(name, said, labels=["subject"])
+            family = GaugeMetricFamily(name, said, labels=["pipeline"])
             for row in rows:
-                if row[number] is not None:  # a subject that was never published has no such time
+                if row[number] is not None:  # a pipeline that was never published has no such time
                     family.add_metric([row[0]], float(row[number]))
             yield family
 
         why = GaugeMetricFamily(
-            "night_last_run_failure",
+            "pipeline_last_run_failure",
             "1 when the newest run failed, with the reason in its labels.",
             labels=WHY,
         )
@@ -109,7 +104,7 @@ class Nights(Collector):
             why.add_metric([label or "" for label in labels], int(failed))
         yield why
         yield GaugeMetricFamily(
-            "night_runs_refused", "DAG runs that pipeline-info refused, set aside.", refused[0][0]
+            "pipeline_runs_refused", "DAG runs that pipeline-info refused, set aside.", refused[0][0]
         )
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:
@@ -133,22 +128,3 @@ class Nights(Collector):
                 with suppress(psycopg.Error):
                     connection.close()
             raise
-
-
-def main() -> None:
-    """Serves /metrics until it is stopped."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    settings = load_settings()
-    registry = CollectorRegistry()
-    registry.register(Nights(settings))
-    serve(
-        settings.night_metrics_host,
-        settings.night_metrics_port,
-        service="night-metrics",
-        registry=registry,
-        hosts=ListenerSettings().allowed_hosts,
-    ).join()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""What OpenLineage is told of our operators: the data sets of a hop, down to columns."""
+"""What OpenLineage is told of our operators: the data sets that a task reads and writes, down to columns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
-from tallyhouse.lineage import Dataset, Hop, Stores
+from tallyhouse.declared_lineage import Dataset, Stores, TaskLineage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 
-class HopLineage:
-    """For operators that are a hop of a night: the OpenLineage provider asks these methods.
+class LineageMixin:
+    """For operators that move data: the OpenLineage provider asks these methods.
 
     A task that failed has read, and has written nothing that counts.
     """
@@ -22,17 +22,17 @@ class HopLineage:
     dwh_conn_id: str
     clickhouse_conn_id: str | None = None
 
-    def hop(self, stores: Stores) -> Hop:
+    def reads_and_writes(self, stores: Stores) -> TaskLineage:
         """What the task reads and writes."""
         raise NotImplementedError
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
         """Called when the task succeeded."""
-        return as_openlineage(self.hop(self._stores()))
+        return as_openlineage(self.reads_and_writes(self._stores()))
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
         """Called when the task failed."""
-        return as_openlineage(Hop(inputs=self.hop(self._stores()).inputs))
+        return as_openlineage(TaskLineage(inputs=self.reads_and_writes(self._stores()).inputs))
 
     def _stores(self) -> Stores:
         lake, warehouse = (BaseHook.get_connection(name) for name in (self.lake_conn_id, self.dwh_conn_id))
@@ -46,14 +46,14 @@ class HopLineage:
         )
 
 
-def as_openlineage(hop: Hop) -> OperatorLineage:
-    """A hop in the classes of the OpenLineage provider."""
+def as_openlineage(task: TaskLineage) -> OperatorLineage:
+    """What a task reads and writes, in the classes of the OpenLineage provider."""
     # They take a while to import, and are needed only when a task has ended.
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415
 
     return OperatorLineage(
-        inputs=[_dataset(found, "input") for found in hop.inputs],
-        outputs=[_dataset(found, "output") for found in hop.outputs],
+        inputs=[_dataset(found, "input") for found in task.inputs],
+        outputs=[_dataset(found, "output") for found in task.outputs],
     )
 
 

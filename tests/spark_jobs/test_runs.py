@@ -1,4 +1,4 @@
-"""Transform and publish, night after night, against a warehouse of its own.
+"""Transform and publish, run after run, against a warehouse of its own.
 
 The reconciliation checks are the oracle: they compare each whole model with the whole of `ods` in PostgreSQL,
 so a row that a run should have touched and did not shows at once.
@@ -17,13 +17,13 @@ from pyspark.sql import SparkSession
 
 from spark_jobs.transform import transform
 from spark_jobs.typed import BadValuesError
-from tallyhouse.contracts import load_subject
+from tallyhouse.contracts import load_pipeline
 from tallyhouse.lake import Lake
 from tallyhouse.migrate import migrate_warehouse
 from tallyhouse.publish.postgres import publish
 from tallyhouse.runs import open_run
 from tallyhouse.settings import Settings
-from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_subject
+from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_pipeline
 
 pytestmark = pytest.mark.integration
 
@@ -32,12 +32,12 @@ FIRST = datetime(2026, 1, 1, 2, 0, tzinfo=UTC)
 
 
 class House:
-    """A warehouse and a lake, and nights of them."""
+    """A warehouse and a lake, and runs of them."""
 
     def __init__(self, address: str, lake: Lake) -> None:
         self.address = address
         self.lake = lake
-        self.nights = 0
+        self.runs = 0
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.address)
@@ -46,36 +46,36 @@ class House:
         with self.connect() as connection:
             return connection.execute(query).fetchall()
 
-    def raw(self, rows: Rows, subject: str = "techmarket", at: datetime | None = None) -> str:
+    def raw(self, rows: Rows, pipeline: str = "techmarket", at: datetime | None = None) -> str:
         with self.connect() as connection:
             run_id = open_run(
                 connection,
-                subject,
-                tables=[table.name for table in load_subject(subject).tables],
+                pipeline,
+                tables=[table.name for table in load_pipeline(pipeline).tables],
                 dag_id="d",
                 dag_run_id="r",
                 logical_date=None,
                 full_refresh=False,
             )
-        write_subject(self.lake, subject, run_id, rows, snapshot_at=at or self.next_snapshot())
+        write_pipeline(self.lake, pipeline, run_id, rows, snapshot_at=at or self.next_snapshot())
         return run_id
 
     def next_snapshot(self) -> datetime:
-        self.nights += 1
-        return FIRST + timedelta(days=self.nights - 1)
+        self.runs += 1
+        return FIRST + timedelta(days=self.runs - 1)
 
-    def night(self, rows: Rows, subject: str = "techmarket", at: datetime | None = None) -> dict[str, Any]:
-        """One whole night; publishing raises unless every check holds."""
-        run_id = self.raw(rows, subject, at)
-        transform(subject, run_id)
-        publish(self.connect, self.address, self.lake, load_subject(subject), run_id)
+    def run(self, rows: Rows, pipeline: str = "techmarket", at: datetime | None = None) -> dict[str, Any]:
+        """One whole run; publishing raises unless every check holds."""
+        run_id = self.raw(rows, pipeline, at)
+        transform(pipeline, run_id)
+        publish(self.connect, self.address, self.lake, load_pipeline(pipeline), run_id)
         assert self.ask("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'") == []
-        report: dict[str, Any] = self.lake.read_json(f"report/{subject}/run={run_id}/transform.json")
+        report: dict[str, Any] = self.lake.read_json(f"report/{pipeline}/run={run_id}/transform.json")
         return report
 
     def image(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every model."""
-        models = load_subject("techmarket").models
+        models = load_pipeline("techmarket").models
         return {model: sorted(map(str, self.ask(f"SELECT * FROM dwh.{model}"))) for model in models}
 
 
@@ -100,9 +100,9 @@ def changed(row: dict[str, Any], at: datetime, **values: Any) -> dict[str, Any]:
     return {**deepcopy(row), **values, "updated_at": at}
 
 
-def test_nights(house: House) -> None:
+def test_runs(house: House) -> None:
     rows = techmarket(40)
-    report = house.night(rows)
+    report = house.run(rows)
     assert report["models"]["fact_order_line"] == len(rows["order_items"])
     assert report["tables"]["orders.order_items"]["control_totals"]["quantity"]["raw"] == str(
         sum(row["quantity"] for row in rows["order_items"])
@@ -110,12 +110,12 @@ def test_nights(house: House) -> None:
     first = house.image()
 
     # What a window reads again changes nothing, and costs no facts that nothing points at.
-    report = house.night({"customers": rows["customers"][:3], "products": rows["products"][:2]})
+    report = house.run({"customers": rows["customers"][:3], "products": rows["products"][:2]})
     assert house.image() == first
     assert report["models"]["dim_customer"] == 3
     assert report["models"]["fact_order_line"] == 0
 
-    report = house.night({})
+    report = house.run({})
     assert house.image() == first
     assert set(report["models"].values()) == {0}
 
@@ -132,7 +132,7 @@ def test_nights(house: House) -> None:
         ordered_at=day + timedelta(hours=2),
     )
     item = changed(rows["order_items"][0], day, id=uuid(9, 9001), order_id=new_order["id"])
-    house.night(
+    house.run(
         {
             # A version begins; facts of before keep the old one, an order of after takes the new one.
             "customers": [
@@ -168,7 +168,7 @@ def test_nights(house: House) -> None:
                 changed(
                     item, day, id=uuid(9, 9002), order_id=uuid(8, 901), product_id=rows["products"][0]["id"]
                 ),
-                # Their order, product and payment come a night later.
+                # Their order, product and payment come a run later.
                 changed(item, day, id=uuid(9, 9003), order_id=uuid(8, 902)),
                 changed(item, day, id=uuid(9, 9004), line_number=2, product_id=uuid(2, 902)),
             ],
@@ -201,7 +201,7 @@ def test_nights(house: House) -> None:
     assert house.ask("SELECT count(*) FROM dwh.fact_order_line WHERE ordered_at IS NULL") == [(1,)]
 
     day += timedelta(days=1)
-    house.night(
+    house.run(
         {
             "orders": [changed(known, day, id=uuid(8, 902), order_number="TM-902", ordered_at=day)],
             "products": [
@@ -221,20 +221,20 @@ def test_nights(house: House) -> None:
     # The category of the new product comes last of all.
     assert house.ask("SELECT count(*) FROM dwh.fact_order_line WHERE category_key = -1") == [(1,)]
     day += timedelta(days=1)
-    house.night({"categories": [changed(rows["categories"][0], day, id=uuid(1, 90), slug="late")]})
+    house.run({"categories": [changed(rows["categories"][0], day, id=uuid(1, 90), slug="late")]})
     assert house.ask("SELECT count(*) FROM dwh.fact_order_line WHERE category_key = -1") == [(0,)]
 
     # An older snapshot that is published late takes nothing back.
     before = house.image()
-    house.night({"products": rows["products"][:1], "orders": rows["orders"][5:6]}, at=FIRST)
+    house.run({"products": rows["products"][:1], "orders": rows["orders"][5:6]}, at=FIRST)
     assert house.image() == before
 
 
-def test_pancakes_come_whole_every_night(house: House) -> None:
+def test_pancakes_come_whole_in_every_run(house: House) -> None:
     rows = pancakes(30)
-    house.night(rows, "pancake")
+    house.run(rows, "pancake")
     rows["pancakes"][4]["syrup_type"] = "honey"
-    report = house.night(rows, "pancake")
+    report = house.run(rows, "pancake")
     assert report["models"] == {"dim_pancake": 30, "fact_pancake_rating": 30}
     assert house.ask("SELECT syrup_type FROM dwh.dim_pancake WHERE pancake_id = 5") == [("honey",)]
 

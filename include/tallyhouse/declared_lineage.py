@@ -1,4 +1,4 @@
-"""What each hop of a night reads and writes, table by table and column by column, from the contracts.
+"""What each task of a run reads and writes, table by table and column by column, from the contracts.
 
 Columns that are carried over keep their names; those of models and marts are put together, of what their
 definitions (`include/pipelines/<pipeline>/<model>.yaml`) say. What a run reads back of its own earlier runs
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tallyhouse.contracts import SourceContract, SubjectContract, TableContract
+from tallyhouse.contracts import PipelineContract, SourceContract, TableContract
 from tallyhouse.models import column_origins
 
 IDENTITY, TRANSFORMATION, AGGREGATION = "IDENTITY", "TRANSFORMATION", "AGGREGATION"
@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set with its columns and, where a hop writes it, what each is made of.
+    """A data set with its columns and, where a task writes it, what each is made of.
 
     Attributes:
         place: Its name.
@@ -51,7 +51,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Hop:
+class TaskLineage:
     """What a task reads and writes."""
 
     inputs: tuple[Dataset, ...] = ()
@@ -103,7 +103,7 @@ class Stores:
 
 def extraction(
     source: SourceContract, tables: Iterable[TableContract], store: str, database: str, stores: Stores
-) -> Hop:
+) -> TaskLineage:
     """A source's tables into raw.
 
     Args:
@@ -116,56 +116,56 @@ def extraction(
     prefix = f"{database}.public" if source.engine == "postgres" else database
     found = [_table(table, Place(store, f"{prefix}.{table.name}")) for table in tables]
     written = [_carried(here, stores.raw(table)) for here, table in zip(found, tables, strict=True)]
-    return Hop(tuple(found), tuple(written))
+    return TaskLineage(tuple(found), tuple(written))
 
 
-def check(subject: SubjectContract, stores: Stores) -> Hop:
+def check(pipeline: PipelineContract, stores: Stores) -> TaskLineage:
     """The gate reads raw and writes no data."""
-    return Hop(tuple(_table(table, stores.raw(table)) for table in subject.tables))
+    return TaskLineage(tuple(_table(table, stores.raw(table)) for table in pipeline.tables))
 
 
-def transform(subject: SubjectContract, stores: Stores) -> Hop:
+def transform(pipeline: PipelineContract, stores: Stores) -> TaskLineage:
     """Raw into accepted rows, and into the models' increments."""
-    raw = {table.qualified_name: _table(table, stores.raw(table)) for table in subject.tables}
-    accepted = [_carried(raw[table.qualified_name], stores.accepted(table)) for table in subject.tables]
+    raw = {table.qualified_name: _table(table, stores.raw(table)) for table in pipeline.tables}
+    accepted = [_carried(raw[table.qualified_name], stores.accepted(table)) for table in pipeline.tables]
     places = {name: found.place for name, found in raw.items()}
-    increments = [_made(model, stores.increment(model), places, TRANSFORMATION) for model in subject.models]
-    return Hop(tuple(raw.values()), (*accepted, *increments))
+    increments = [_made(model, stores.increment(model), places, TRANSFORMATION) for model in pipeline.models]
+    return TaskLineage(tuple(raw.values()), (*accepted, *increments))
 
 
-def curation(subject: SubjectContract, bucket: str) -> Hop:
+def curation(pipeline: PipelineContract, bucket: str) -> TaskLineage:
     """Raw objects of events into curated Parquet.
 
     Args:
-        subject: That of the events.
+        pipeline: That of the events.
         bucket: The namespace of theirs, such as `s3://raw-data`.
     """
-    raw = [_table(table, Place(bucket, "raw")) for table in subject.tables]
-    return Hop(tuple(raw), tuple(_carried(found, Place(bucket, "curated")) for found in raw))
+    raw = [_table(table, Place(bucket, "raw")) for table in pipeline.tables]
+    return TaskLineage(tuple(raw), tuple(_carried(found, Place(bucket, "curated")) for found in raw))
 
 
-def publish(subject: SubjectContract, stores: Stores) -> Hop:
+def publish(pipeline: PipelineContract, stores: Stores) -> TaskLineage:
     """Accepted rows into `ods`, increments into the star schema."""
-    accepted = [_table(table, stores.accepted(table)) for table in subject.tables]
-    increments = [_model(model, stores.increment(model)) for model in subject.models]
-    return Hop(
+    accepted = [_table(table, stores.accepted(table)) for table in pipeline.tables]
+    increments = [_model(model, stores.increment(model)) for model in pipeline.models]
+    return TaskLineage(
         (*accepted, *increments),
         (
-            *(_carried(a, stores.ods(t)) for a, t in zip(accepted, subject.tables, strict=True)),
-            *(_carried(i, stores.model(m)) for i, m in zip(increments, subject.models, strict=True)),
+            *(_carried(a, stores.ods(t)) for a, t in zip(accepted, pipeline.tables, strict=True)),
+            *(_carried(i, stores.model(m)) for i, m in zip(increments, pipeline.models, strict=True)),
         ),
     )
 
 
-def show(subject: SubjectContract, stores: Stores) -> Hop:
+def show(pipeline: PipelineContract, stores: Stores) -> TaskLineage:
     """Increments into ClickHouse, and its models into its marts."""
-    increments = [_model(model, stores.increment(model)) for model in subject.models]
-    models = {model: stores.shown(model) for model in subject.models}
-    return Hop(
+    increments = [_model(model, stores.increment(model)) for model in pipeline.models]
+    models = {model: stores.shown(model) for model in pipeline.models}
+    return TaskLineage(
         tuple(increments),
         (
-            *(_carried(i, models[m]) for i, m in zip(increments, subject.models, strict=True)),
-            *(_made(mart, stores.shown(mart), models, AGGREGATION) for mart in subject.marts),
+            *(_carried(i, models[m]) for i, m in zip(increments, pipeline.models, strict=True)),
+            *(_made(mart, stores.shown(mart), models, AGGREGATION) for mart in pipeline.marts),
         ),
     )
 

@@ -1,7 +1,4 @@
-"""Serves Great Expectations' Data Docs out of the lake: a read-through web server, nothing stored.
-
-python -m scripts.data_docs
-"""
+"""Serves Great Expectations' Data Docs out of the lake: a read-through web server, nothing stored."""
 
 import logging
 import mimetypes
@@ -10,7 +7,6 @@ from collections.abc import Collection
 from datetime import timedelta
 
 import obstore
-import uvicorn
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import S3Store
 from starlette.applications import Starlette
@@ -20,9 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from services.common.front import FrontMiddleware
-from services.common.serve import configuration
-from services.common.settings import ListenerSettings
-from tallyhouse.settings import Settings, load_settings
+from tallyhouse.settings import Settings
 
 log = logging.getLogger("data_docs")
 
@@ -79,15 +73,3 @@ def application(settings: Settings, hosts: Collection[str] = ()) -> ASGIApp:
 
     routes = [Route("/health", health), Route("/{path:path}", page)]
     return FrontMiddleware(Starlette(routes=routes), hosts=hosts)
-
-
-if __name__ == "__main__":
-    settings = load_settings()
-    uvicorn.Server(
-        configuration(
-            application(settings, ListenerSettings().allowed_hosts),
-            settings.data_docs_host,
-            settings.data_docs_port,
-            log_level="warning",
-        )
-    ).run()

@@ -1,0 +1,1 @@
+"""Great Expectations' Data Docs over HTTP, read from the lake."""

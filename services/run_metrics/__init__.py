@@ -1,0 +1,1 @@
+"""Metrics of the pipelines' runs for Prometheus, read from the warehouse."""
