@@ -143,6 +143,36 @@ def workflows() -> str | None:
     return run(go_tool(f"actionlint-{ACTIONLINT}", "install", actionlint), "-no-color")
 
 
+# What gave way to a plainer word (docs/glossary.md).
+WITHDRAWN = (
+    r"subjects?|laws?|mend(s|ed|ing)?|closures?|fates?|overtaken|kept aside|nights?_[a-z_]+"
+    "|one (row|line|file|table|suite|event) an? [a-z]+"
+)
+# Where such a word has another meaning, or names what was called so once.
+ANOTHER_MEANING = (
+    *("sql/*/migrations/*", "tests/warehouse/test_migrate.py", "scripts/check.py", "*/vendor/*"),
+    *("services/common/security.py", "include/tallyhouse/contracts/load.py", "tests/warehouse/schema.py"),
+    *("include/techmarket/catalog.py", "include/techmarket/orders.py", "docs/guides/data.md"),
+    *("dashboards/superset/charts", "include/tallyhouse/events/publish.py", "services/pipeline_info/flow.py"),
+)
+
+
+def words() -> str | None:
+    """See that no withdrawn word is back."""
+    kinds = [f"*.{kind}" for kind in ("md", "py", "sql", "html", "js", "yaml", "yml", "json", "dbml", "env")]
+    paths = [*kinds, "Makefile", *(f":!{path}" for path in ANOTHER_MEANING)]
+    found = subprocess.run(
+        ["git", "grep", "-nIiwE", WITHDRAWN, "--", *paths],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = found.stdout + found.stderr
+    return f"{said}use the words of docs/glossary.md" if said else None
+
+
 CHECKS: dict[str, Callable[[], str | None]] = {
     "format": lambda: run("ruff", "format", "--check", "."),
     "lint": lambda: run("ruff", "check", "."),
@@ -157,6 +187,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "compose": compose,
     "docker": docker,
     "workflows": workflows,
+    "words": words,
     "picture": lambda: run("python", "-m", "scripts.picture", "--check"),
     "site": lambda: run("python", "-m", "scripts.site"),
 }

@@ -67,7 +67,7 @@ def newest(rows: DataFrame, contract: TableContract) -> DataFrame:
         contract: The table.
 
     Returns:
-        Its columns, one row a key.
+        Its columns, one row per key.
     """
     return rank(rows, contract).where(F.col(_RANK) == 1).select(*contract.column_names)
 

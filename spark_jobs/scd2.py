@@ -23,7 +23,7 @@ def versions(
     unlinked takes its time with it) begins a microsecond after that version.
 
     Args:
-        current: One row a member: its attributes and `version_at` (UTC).
+        current: One row per member: its attributes and `version_at` (UTC).
         existing: The versions that the warehouse has of them, with the same columns; None for none.
         natural_key: The member's key in the source.
         surrogate: Name of the surrogate key's column.

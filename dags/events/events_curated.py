@@ -1,7 +1,7 @@
 """# Events, curated every night
 
-Takes the JSON objects that ingest has written below `raw/` since the last run, keeps the lines that are no
-events aside with their reason, checks the rest, and adds it to the Parquet below `curated/`, by event type
+Takes the JSON objects that ingest has written below `raw/` since the last run. Lines that are no events are
+quarantined with their reason; the rest is checked and added to the Parquet below `curated/`, by event type
 and day. The run's ledger must close: objects and lines in raw = curated + superseded + quarantined.
 
 **A re-run** takes only what no run has taken yet: each committed run keeps the list of its objects. A run

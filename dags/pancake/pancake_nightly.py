@@ -5,7 +5,7 @@ pancakes and their ratings into the warehouse and ClickHouse. The run's ledger m
 
 **A re-run** takes the table again and changes nothing that is already there.
 
-**Parameters**, for a night started by hand: `{"full_refresh": true}` has no further effect here. A key
+**Parameters**, for a run started by hand: `{"full_refresh": true}` has no further effect here. A key
 that is not known is refused, with the nearest one that is.
 """
 

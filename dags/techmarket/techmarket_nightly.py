@@ -4,11 +4,11 @@ Extracts the four TechMarket stores (auth, catalog, orders, payments), checks wh
 increments of the star schema, publishes them into the warehouse in one transaction and brings
 ClickHouse to the same state. The run's ledger must close: every source row is accounted for.
 
-**A re-run** takes the window since the last *published* night again, a minute of overlap included,
-and changes nothing that is already there. A night that failed has published nothing and has moved no
+**A re-run** takes the window since the last *published* run again, a minute of overlap included,
+and changes nothing that is already there. A run that failed has published nothing and has moved no
 watermark, so the next one takes its rows too.
 
-**Parameters**, for a night started by hand: `{"tables": ["orders", "order_items"]}` takes only those
+**Parameters**, for a run started by hand: `{"tables": ["orders", "order_items"]}` takes only those
 tables, `{"full_refresh": true}` takes whole tables. A key or a table that is not known is refused, with the
 nearest one that is.
 """

@@ -4,7 +4,7 @@
 
 Alembic runs both; ClickHouse through the dialect that clickhouse-connect ships. The statements are in
 plain SQL files beside thin numbered revisions, in ``sql/dwh/migrations`` and
-``sql/clickhouse/migrations``. There is no way back: a mistake is mended by the next number.
+``sql/clickhouse/migrations``. There is no way back: a mistake is fixed by the next number.
 
 PostgreSQL is moved in one transaction, all or nothing. ClickHouse has none, so its statements are
 written to be safe to repeat, and a revision that died half-way is run again. One advisory lock in
@@ -136,7 +136,7 @@ def _one_line_errors(where: str) -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         what = " ".join(str(cause).split())
         raise TallyhouseError(
-            what, where=where, remedy="Mend it (make status shows the servers) and run the migrations again."
+            what, where=where, remedy="Fix it (make status shows the servers) and run the migrations again."
         ) from error
 
 

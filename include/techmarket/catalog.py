@@ -119,7 +119,7 @@ class Catalog:
         self._plant()
         self._low = np.array([leaf.low for leaf in self._leaves], dtype=np.int64)
         self._high = np.array([leaf.high for leaf in self._leaves], dtype=np.int64)
-        # Zipf's law; 8 bytes a product are kept for it.
+        # Zipf's law; 8 bytes per product are kept for it.
         self._popularity: Floats = np.cumsum(1.0 / (np.arange(products, dtype=np.float64) + 3.0))
 
     def _plant(self) -> None:

@@ -350,8 +350,8 @@ class Orders:
 
     def _course(self, index: Ints, ordered: Ints, subtotal: Ints, fee: Ints, currency: Ints) -> Course:
         r = self._random
-        fate = r.uniform("order/fate", index)
-        cancel, give_back = fate < 0.065, (fate >= 0.065) & (fate < 0.105)
+        ending = r.uniform("order/fate", index)
+        cancel, give_back = ending < 0.065, (ending >= 0.065) & (ending < 0.105)
         on_delivery = (currency == 0) & r.chance("order/on-delivery", index, 0.18)
         by_bank = ~on_delivery & r.chance("order/by-bank", index, 0.06)
         failures = np.where(on_delivery, 0, r.weighted("order/failures", index, (880, 95, 25)))

@@ -49,7 +49,7 @@ SOCKET_LIMIT = 100
 
 
 class StackError(Exception):
-    """Something the person at the keyboard has to mend; the message is one line and says how."""
+    """Something the person at the keyboard has to fix; the message is one line and says how."""
 
 
 def digest_of(*files: Path) -> str:

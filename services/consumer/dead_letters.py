@@ -1,4 +1,4 @@
-"""Messages that were no events: list them, or put them back once what was wrong with them is mended.
+"""Messages that were no events: list them, or put them back once what was wrong with them is fixed.
 
     python -m services.consumer.dead_letters list
     python -m services.consumer.dead_letters retry          # all of them, into the topic they came from

@@ -81,7 +81,7 @@ def _see_json(text: bytes, what: str) -> None:
 
 
 def decode_bulk(body: bytes, media_type: str, most: int) -> list[Sent]:
-    """What the body of a bulk says: a JSON array of events, or one event a line.
+    """What the body of a bulk says: a JSON array of events, or one event per line.
 
     Raises:
         Problem: 400 when it is no JSON, 413 when it holds too many events, 422 when one is no event.

@@ -70,7 +70,7 @@ def newest_of(accepted: DataFrame, ods: DataFrame | None, contract: TableContrac
         contract: The table.
 
     Returns:
-        The contract's columns, one row a key; keys that the source deleted are left out.
+        The contract's columns, one row per key; keys that the source deleted are left out.
     """
     names = contract.column_names
     if ods is None:

@@ -1,4 +1,4 @@
-"""fact_order_line: one row an order item."""
+"""fact_order_line: one row per order item."""
 
 from __future__ import annotations
 

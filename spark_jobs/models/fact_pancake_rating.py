@@ -1,4 +1,4 @@
-"""fact_pancake_rating: how each pancake came out, one row a pancake."""
+"""fact_pancake_rating: how each pancake came out, one row per pancake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fact_payment: one row an attempt to pay an order."""
+"""fact_payment: one row per attempt to pay an order."""
 
 from __future__ import annotations
 

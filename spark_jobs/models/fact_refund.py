@@ -1,4 +1,4 @@
-"""fact_refund: one row a refund."""
+"""fact_refund: one row per refund."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the DAG collection. Every message says how to mend what it found."""
+"""Rules of the DAG collection. Every message says how to fix what it found."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is an event, and what is kept aside with which reason."""
+"""What is an event, and what is quarantined with which reason."""
 
 from datetime import UTC, datetime
 from typing import Any

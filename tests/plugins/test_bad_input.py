@@ -141,7 +141,7 @@ def test_a_table_without_its_contracts_columns(
     # order_items comes first in the contract and is as it should be; nothing of it was taken either.
     assert raw_of(settings, RUN) == []
     mysql_scratch.cursor.execute("ALTER TABLE orders RENAME COLUMN sales_channel TO channel")
-    operator.run_id = f"{RUN}-mended"
+    operator.run_id = f"{RUN}-fixed"
     result = operator.execute(context)
     assert {name: batch["rows"] for name, batch in result.items()} == {
         "order_items": 0,

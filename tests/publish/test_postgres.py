@@ -169,7 +169,7 @@ def test_an_empty_window_is_published_too(shop: Shop) -> None:
 def test_a_run_left_open_by_a_death_is_taken_over_and_cannot_publish(shop: Shop) -> None:
     dead = shop.run([(1, "card")])
     heir = shop.run([(1, "card")])
-    with pytest.raises(TallyhouseError, match=r"the run was overtaken by shop-\S+\. Start a new run"):
+    with pytest.raises(TallyhouseError, match=r"the run was superseded by shop-\S+\. Start a new run"):
         shop.publish(dead)
     shop.publish(heir)
     assert shop.ask("SELECT status FROM etl.run ORDER BY started_at") == [("failed",), ("published",)]

@@ -24,7 +24,7 @@ def test_a_suite_names_its_table_and_columns_of_it(contract: TableContract) -> N
     assert suite["name"] == contract.qualified_name
     for expectation in suite["expectations"]:
         unknown = set(columns_of(expectation)) - set(contract.column_names)
-        assert not unknown, f"{expectation['type']} names {unknown}: mend the suite or the DBML"
+        assert not unknown, f"{expectation['type']} names {unknown}: fix the suite or the DBML"
 
 
 @every_table

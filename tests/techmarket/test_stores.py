@@ -1,4 +1,4 @@
-"""On real servers: what is in the stores is what was generated, and a load that dies is mended."""
+"""On real servers: what is in the stores is what was generated, and a load that died is completed."""
 
 import os
 import secrets
@@ -184,10 +184,10 @@ def test_a_killed_load_is_mended(stores: Stores, capsys: pytest.CaptureFixture[s
     while (status := main([*SMALL, "--if-empty"])) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert status == 0
-    mended = stores.everything()
+    completed = stores.everything()
     assert main(["verify"]) == 0
     assert main([*SMALL, "--replace"]) == 0
-    assert stores.everything() == mended
+    assert stores.everything() == completed
 
 
 def test_days_repeat_and_stay_sound(stores: Stores) -> None:

@@ -59,7 +59,7 @@ def test_runs_keep_what_they_had_when_a_subject_becomes_a_pipeline(empty: Settin
             "INSERT INTO etl.ledger (run_id, subject, table_name, hop, measure, left_value, right_value, "
             "parts) VALUES ('shop-1', 'shop', 't', 'raw=curated', 'rows', 5, 5, "
             """'{"curated": 3, "superseded": 0, "kept aside": 2}'), """
-            """('other-1', 'other', 't', 'raw=accepted', 'rows', 1, 1, '{"accepted": 1}')"""
+            """('other-1', 'other', 't', 'accepted=ods', 'sum(x)', 3, 3, '{"ods": 1, "overtaken": 2}')"""
         )
     assert [label[:4] for label in migrate_warehouse(empty)] == numbers("dwh")[8:]
     with owner(empty) as connection:
@@ -67,7 +67,7 @@ def test_runs_keep_what_they_had_when_a_subject_becomes_a_pipeline(empty: Settin
         assert runs == [("other-1", "other", "failed"), ("shop-1", "shop", "published")]
         lines = connection.execute("SELECT pipeline, parts FROM etl.ledger ORDER BY pipeline").fetchall()
         assert lines == [
-            ("other", {"accepted": 1}),
+            ("other", {"ods": 1, "superseded": 2}),
             ("shop", {"curated": 3, "superseded": 0, "quarantined": 2}),
         ]
 

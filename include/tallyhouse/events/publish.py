@@ -54,7 +54,7 @@ def publish(
         The run's ledger.
 
     Raises:
-        TallyhouseError: The run was overtaken, or its ledger does not close; nothing is visible of it, its
+        TallyhouseError: The run was superseded, or its ledger does not close; nothing is visible of it, its
             lines are kept.
     """
     where = f"pipeline {pipeline.name} in run {run_id}"

@@ -67,7 +67,7 @@ def publish(
         The run's ledger up to the warehouse.
 
     Raises:
-        TallyhouseError: The run was overtaken by a later one, or its ledger does not close; nothing was
+        TallyhouseError: The run was superseded by a later one, or its ledger does not close; nothing was
             published, its lines are kept.
     """
     with connect() as connection:
@@ -274,7 +274,7 @@ def _applied_totals(
         )
     ).fetchone()
     sums = iter(row or ())
-    return {column: {"ods": next(sums), "overtaken": next(sums)} for column in table.control_totals}
+    return {column: {"ods": next(sums), "superseded": next(sums)} for column in table.control_totals}
 
 
 def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:

@@ -1,14 +1,14 @@
 -- Sums the control totals of what a source table's accepted rows became in ods, after apply.sql. `staging`
 -- is the quoted name of the same table.
---   ods        the rows of ods under the staged keys
---   overtaken  staged rows that are no newer than, and differ from, what ods had already; their own values
+--   ods         the rows of ods under the staged keys
+--   superseded  staged rows that are no newer than, and differ from, what ods had already; their own values
 -- Both sums together are those of the accepted rows.
 {% from "dwh/ods/rows.jinja" import names, age_of with context %}
 SELECT
 {% for total in totals %}
-        coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.overtaken), 0)::NUMERIC AS "ods_{{ total }}",
-        coalesce(sum(staged."{{ total }}") FILTER (WHERE pair.overtaken), 0)::NUMERIC
-            AS "overtaken_{{ total }}"{{ "," if not loop.last }}
+        coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.superseded), 0)::NUMERIC AS "ods_{{ total }}",
+        coalesce(sum(staged."{{ total }}") FILTER (WHERE pair.superseded), 0)::NUMERIC
+            AS "superseded_{{ total }}"{{ "," if not loop.last }}
 {% endfor %}
 FROM {{ staging }} AS staged
 INNER JOIN ods."{{ table }}" AS target
@@ -18,5 +18,5 @@ CROSS JOIN LATERAL (
         (
             {{ age_of("staged") }} <= {{ age_of("target") }}
             AND row({{ names("target.", columns) }}) IS DISTINCT FROM row({{ names("staged.", columns) }})
-        ) AS overtaken
+        ) AS superseded
 ) AS pair

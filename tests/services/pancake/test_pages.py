@@ -172,7 +172,7 @@ def test_mistakes_are_shown_where_they_are(page: Page, site: str, table: psycopg
         expect(page.locator(f"#{field}")).to_have_attribute("aria-invalid", "true")
     expect(page.get_by_label("Name")).to_be_focused()
     shot(page, "error")
-    # Each goes away when it is mended; what only the service refuses is shown in the same place.
+    # Each goes away when it is fixed; what only the service refuses is shown in the same place.
     page.get_by_label("Name").fill("   ")
     expect(page.locator("#name-error")).to_be_hidden()
     page.get_by_label("Syrup").fill("maple")

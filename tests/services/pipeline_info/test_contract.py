@@ -237,7 +237,7 @@ FILTERS = st.builds(
 )
 @given(runs=RUNS, wanted=FILTERS, data=st.data())
 def test_queries_mean_what_the_model_says(store, runs, wanted, data):
-    """The law that makes backends alike: each answers as a plain loop over the runs does."""
+    """The rule that makes backends alike: each answers as a plain loop over the runs does."""
     mine: dict[str, StoredRun] = {
         outcome.stored.id: outcome.stored for outcome in store.insert_many([NewRun(run) for run in runs])
     }
