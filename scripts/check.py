@@ -146,7 +146,7 @@ def workflows() -> str | None:
 # What gave way to a plainer word (docs/glossary.md).
 WITHDRAWN = (
     r"subjects?|laws?|mend(s|ed|ing)?|closures?|fates?|overtaken|kept aside|nights?_[a-z_]+"
-    "|one (row|line|file|table|suite|event) an? [a-z]+"
+    "|one (row|line|file|table|suite|event|object|site|module|snapshot|program|document) an? [a-z]+"
 )
 # Where such a word has another meaning, or names what was called so once.
 ANOTHER_MEANING = (

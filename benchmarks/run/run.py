@@ -128,7 +128,7 @@ def measure(stack: Stack, case: str, dag_ids: list[str]) -> list[Row]:
 
 
 def rows(api: AirflowApi, case: str, runs: DagRuns, memory: Memory) -> list[Row]:
-    """A row a task, in the order in which they began, and the total."""
+    """One row per task, in the order in which they began, and the total."""
     found = []
     for task in sorted(runs.tasks, key=lambda task: task.began or datetime.max.replace(tzinfo=UTC)):
         part = (

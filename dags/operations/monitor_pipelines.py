@@ -5,7 +5,7 @@ and posts each, with its ledger, exactly once to the pipeline-info service.
 
 **A re-run** posts nothing twice: the position is kept in the warehouse, and every record carries an
 idempotency key. While the service is down the position stays; the next start
-catches up. A run that the service refuses is set aside in `etl.refused_run` and counted, and the later
+catches up. A run that the service refuses is written to `etl.refused_run` and counted; the later
 ones are posted.
 
 **Parameters**: none; any is refused.

@@ -66,7 +66,7 @@ class Auth:
             "code": texts(code for _, code, _ in ROLES),
             "name": texts(name for *_, name in ROLES),
         })  # fmt: skip
-        # 8 bytes a customer: the last visit is known only after all sessions have been gone through.
+        # 8 bytes per customer: the last visit is known only after all sessions have been gone through.
         last_login = np.zeros(self._customers.count, dtype=np.int64)
         for index in chunks(self._sizes.sessions):
             np.maximum.at(last_login, self._visitors(index), self._arrivals.time(index))

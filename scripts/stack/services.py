@@ -169,7 +169,7 @@ def mysql(stack: Stack, store: str) -> Service:
         *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_unicode_520_ci"),
         *("--skip-name-resolve", "--performance-schema=OFF", "--max-connections=60"),
         *("--innodb-buffer-pool-size=192M", "--innodb-log-file-size=96M", "--max-allowed-packet=64M"),
-        # A laptop's disk: one flush a second instead of one a commit. A crash of the machine may lose
+        # A laptop's disk: one flush per second instead of one per commit. A crash of the machine may lose
         # the last second of made-up shopping; a crash of the server loses nothing.
         *("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=fsync"),
     ]

@@ -1,4 +1,4 @@
-"""Raw events in the lake: an S3 bucket, one object an event or a bulk."""
+"""Raw events in the lake: an S3 bucket, one object per event or bulk."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Base(DeclarativeBase):
 
 
 class Pancake(Base):
-    """One pancake a row."""
+    """One row per pancake."""
 
     __tablename__ = "pancakes"
     __table_args__ = {"comment": "One pancake a row, as its document has it"}  # noqa: RUF012 - SQLAlchemy's

@@ -1,6 +1,6 @@
-"""What the warehouse knows of its runs, for Prometheus: asked anew at each scrape, nothing stored.
+"""What the warehouse knows of its runs, for Prometheus: asked at each scrape, nothing stored.
 
-Read from `etl.run` and `etl.ledger` themselves: so a run that nobody reported is counted as well.
+Read from `etl.run` and `etl.ledger` themselves, so a run that nobody reported is counted as well.
 """
 
 import logging
@@ -104,7 +104,7 @@ class RunMetrics(Collector):
             why.add_metric([label or "" for label in labels], int(failed))
         yield why
         yield GaugeMetricFamily(
-            "pipeline_runs_refused", "DAG runs that pipeline-info refused, set aside.", refused[0][0]
+            "pipeline_runs_refused", "DAG runs that pipeline-info refused.", refused[0][0]
         )
 
     def _ask(self, query: str) -> list[tuple[Any, ...]]:

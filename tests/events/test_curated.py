@@ -66,7 +66,7 @@ class Events:
         self.dag_id = f"test-{self.bucket}"
 
     def put(self, name: str, *documents: dict[str, Any] | bytes) -> None:
-        """Writes an object, one document a line, and notes what should become of it."""
+        """Writes an object, one document per line, and notes what should become of it."""
         lines = []
         for document in documents:
             line = document if isinstance(document, bytes) else text_of(document)

@@ -2,8 +2,8 @@
 
 ConnectorX reads the rows into Arrow without Python objects in between. It runs the statements of
 `pre_execution_query` on the connection that it then reads from, so one snapshot is opened, counted
-and streamed. The count travels in the stream, beside the rows: the rows hang by a LEFT JOIN on a
-constant row, so that an empty window still brings its count.
+and streamed. The count travels in the stream, beside the rows: a constant row is left-joined with the
+rows, so that an empty window still brings its count.
 """
 
 from __future__ import annotations

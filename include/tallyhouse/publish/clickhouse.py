@@ -1,4 +1,4 @@
-"""Publishes what the warehouse shows into ClickHouse: staged aside, counted, swapped.
+"""Publishes what the warehouse shows into ClickHouse: staged, counted, swapped.
 
 ClickHouse keeps the runs that it shows in its own table `etl_run`. Every published run of the pipeline
 that is missing there is applied, oldest first, so a run that died between the two stores is finished

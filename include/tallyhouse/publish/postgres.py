@@ -1,4 +1,4 @@
-"""Publishes a run into the warehouse: staged aside by COPY, then one transaction for everything.
+"""Publishes a run into the warehouse: staged by COPY, then one transaction for everything.
 
 The transaction applies `ods`, merges the models, writes the ledger and moves the watermarks. It
 commits only if the ledger closes, so the warehouse shows the run whole or not at all.

@@ -53,7 +53,7 @@ def nightly(pipeline: str, extractions: dict[str, type[ExtractionOperator]]) -> 
         tables="{{ params.tables }}",
         full_refresh="{{ params.full_refresh }}",
     )
-    with TaskGroup("extract", tooltip="One snapshot a table, streamed into immutable raw") as extract:
+    with TaskGroup("extract", tooltip="One snapshot per table, streamed into immutable raw") as extract:
         for source, operator in extractions.items():
             operator(
                 task_id=source,

@@ -1,1 +1,1 @@
-"""Where runs are kept: one module a backend, all behind `repository.PipelineInfoRepository`."""
+"""Where runs are kept: one module per backend, all behind `repository.PipelineInfoRepository`."""
