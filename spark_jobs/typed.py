@@ -42,7 +42,7 @@ def typed(raw: DataFrame, contract: TableContract) -> DataFrame:
         raise TallyhouseError(
             f"raw has no column {', '.join(missing)}",
             where=contract.qualified_name,
-            remedy="Extract it again under the contract of now.",
+            remedy="Extract it again under the current contract.",
         )
     wire = dict(raw.dtypes)
     return raw.select(

@@ -72,7 +72,7 @@ def confined(stack: Stack, name: str, keeps: Iterable[str] | None = None) -> lis
         if folder.stat().st_mode & 0o005 != 0o005 and folder != stack.local:
             raise StackError(
                 f"{folder}: closed to other accounts, and servers do not run as root: "
-                f"chmod go+rx it, with what is in it (or clone anew under 'umask 022')"
+                f"chmod go+rx it, with what is in it (or clone again under 'umask 022')"
             )
     command = [
         *("env", f"HOME={home}", f"USER=tallyhouse-{uid}", f"LOGNAME=tallyhouse-{uid}"),

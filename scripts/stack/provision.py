@@ -86,7 +86,7 @@ def lacking(script: Path, wanted: set[str], present: set[str], rows: int, databa
 
 
 def mysql_schema(stack: Stack, store: str) -> None:
-    """Give an empty store its tables; one that was left half made is made anew."""
+    """Give an empty store its tables; one that was was left half made is made again."""
     script = schema_script(stack, store)
     if script is None:
         return

@@ -1,4 +1,4 @@
-"""Moves lines that are no runs to a file of their own: `python -m services.pipeline_info.compact`, at any time."""
+"""Moves lines that are no runs away: `python -m services.pipeline_info.compact`, at any time."""
 
 from __future__ import annotations
 

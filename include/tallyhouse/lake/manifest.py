@@ -153,5 +153,5 @@ def _check_columns(manifest: Manifest, table: TableContract) -> None:
         raise TallyhouseError(
             f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",
             where=f"{table.qualified_name} in run {manifest.run_id}",
-            remedy="Extract the table again under the contract of now.",
+            remedy="Extract the table again under the current contract.",
         )

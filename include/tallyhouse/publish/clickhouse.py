@@ -201,7 +201,7 @@ def _refusals(where: str, model: str, run_id: str) -> Iterator[None]:
         raise TallyhouseError(
             f"ClickHouse refused its rows ({first_line(error)})",
             where=where,
-            remedy="Put right what it names; the next run then copies the models from the warehouse, and so "
+            remedy="Fix what it names; the next run then copies the models from the warehouse, and so "
             f"does `make repair RUN={run_id}`",
             table=model,
             rule="ClickHouse takes the rows",
@@ -219,7 +219,7 @@ def _copy(
 ) -> TallyhouseError | None:
     """Copies every model as the warehouse has it, but for rows that ClickHouse cannot hold.
 
-    Those are missing in the ledger then, by number, until the source is put right.
+    Those are missing in the ledger then, by number, until the source is fixed.
 
     Returns:
         What ClickHouse said of the first model that it refused; that one stays as it was.

@@ -123,7 +123,7 @@ def check_fits(
                 f"{limit.column} has {rows[0][2]} values that ClickHouse cannot hold, such as {rows[0][1]} "
                 f"({key} {rows[0][0]}); {limit.kind} is from {limit.least} to {limit.greatest}",
                 where=f"{model} in run {run_id}",
-                remedy="Put the source right and run again; a suite's bound on the column finds it earlier",
+                remedy="Fix the source and run again; a suite's bound on the column finds it earlier",
                 table=model,
                 rule=f"{limit.column} fits ClickHouse's {limit.kind}",
                 count=rows[0][2],

@@ -3,7 +3,7 @@
     make repair RUN=techmarket-20260102T020000-3f2a
     python -m tallyhouse.publish.repair [--run RUN]
 
-Every model of the run's pipeline is copied as PostgreSQL has it now, the marts are built anew and the
+Every model of the run's pipeline is copied as PostgreSQL has it now, the marts are rebuilt and the
 two stores are compared; the run's ledger gets the lines.
 """
 

@@ -1,7 +1,7 @@
 """Data Docs in the lake: one small site per run, and one page that lists the runs.
 
-Great Expectations' own index reads all results of all runs each time it is built. A site per run
-costs the same for every run, and the sites of past runs are never touched. What the sites share is stored once.
+Great Expectations' own index reads all results of all runs each time it is built. A site per run costs the
+same for every run, and the sites of past runs are never touched. What the sites share is stored once.
 """
 
 from __future__ import annotations
