@@ -62,7 +62,7 @@ def services(stack: Stack) -> list[Service]:
         ),
         Service(
             "data-docs",
-            f"{python} -m scripts.data_docs",
+            f"{python} -m services.data_docs",
             {"DATA_DOCS_PORT": s.data_docs_port},
             ready=lambda: readiness.http(f"{s.data_docs_url}/health"),
             account="data-docs",
