@@ -99,7 +99,7 @@ def take(
         raise TallyhouseError(
             f"an object could not be read ({first_line(error)})",
             where=where,
-            remedy="Nothing was committed; check `make status` and clear the task to list and read them again",
+            remedy="Nothing was committed; check `make status` and clear the task to list them again",
             transient=True,
         ) from error
     if taken.bytes != [info.size for info in objects]:
