@@ -97,6 +97,20 @@ sql: $(READY) ## Ask a database: make sql Q="SELECT 1" ON=clickhouse; without Q 
 verify: $(READY) ## Row counts of every table in every store
 	@$(PY) -m techmarket verify
 
+##@ The Kaggle data API
+
+.PHONY: migrate-up migrate-down migrate-create
+KAGGLE_MIGRATE = eval "$$($(STACK) env)" && DATABASE_URL="postgresql://$$KAGGLE_DATA_USER:$$KAGGLE_DATA_PASSWORD@$$POSTGRES_HOST:$$POSTGRES_PORT/$$KAGGLE_DATA_DB" \
+  $(PY) -m services.kaggle_data_api.migrate
+migrate-up: $(READY) ## Move the Kaggle data API's database to its newest revision
+	@$(KAGGLE_MIGRATE) up
+
+migrate-down: $(READY) ## One revision back, with the columns that it added: make migrate-down TO=0001
+	@$(KAGGLE_MIGRATE) down "$(or $(TO),-1)"
+
+migrate-create: $(READY) ## Start a new revision: make migrate-create NAME="What it does"
+	@$(PY) -m services.kaggle_data_api.migrate create "$$NAME"
+
 ##@ Quality
 
 .PHONY: test check bench-run audit format docs picture dags-md requirements

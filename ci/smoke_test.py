@@ -1,6 +1,6 @@
 """Asks a running platform whether it is well, and sends one event through ingest.
 
-    python3 ci/smoke_test.py                  ingest, pancake, pipeline-info
+    python3 ci/smoke_test.py                  ingest, pancake, kaggle-data-api, pipeline-info
     python3 ci/smoke_test.py ingest           only that
     python3 ci/smoke_test.py --all            what stands behind them as well: ClickHouse, Prometheus, Airflow
 
@@ -92,6 +92,16 @@ def pancake() -> None:
     json.loads(well(f"{url}/api/pancakes"))
 
 
+def kaggle_data_api() -> None:
+    """Health in the words of its document, its list, its metrics."""
+    url = address("KAGGLE_DATA", 3000)
+    if json.loads(well(f"{url}/health"))["status"] != "healthy":
+        raise SmokeError(f"{url}/health: not in the words of its document")
+    if not isinstance(json.loads(well(f"{url}/datasets"))["datasets"], list):
+        raise SmokeError(f"{url}/datasets: no list of datasets")
+    well(f"{url}/metrics", "http_request_duration_seconds")
+
+
 def pipeline_info() -> None:
     """Health and metrics."""
     url = address("PIPELINE_INFO", 8002)
@@ -139,6 +149,7 @@ def airflow() -> None:
 SERVICES: dict[str, Callable[[], None]] = {
     "ingest": ingest,
     "pancake": pancake,
+    "kaggle-data-api": kaggle_data_api,
     "pipeline-info": pipeline_info,
 }
 BEHIND: dict[str, Callable[[], None]] = {

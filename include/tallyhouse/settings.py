@@ -129,6 +129,11 @@ class Settings(LocalFolder):
     pancake_password: str
     pancake_host: str
     pancake_port: int
+    kaggle_data_db: str
+    kaggle_data_user: str
+    kaggle_data_password: str
+    kaggle_data_host: str
+    kaggle_data_port: int
     airflow_db: str
     airflow_db_user: str
     airflow_db_password: str
@@ -273,6 +278,11 @@ class Settings(LocalFolder):
     def pancake_url(self) -> str:
         """The pancake application."""
         return f"http://{self.pancake_host}:{self.pancake_port}"
+
+    @property
+    def kaggle_data_url(self) -> str:
+        """The Kaggle data API."""
+        return f"http://{self.kaggle_data_host}:{self.kaggle_data_port}"
 
     @property
     def data_docs_url(self) -> str:

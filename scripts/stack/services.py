@@ -3,6 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from psycopg import sql
 
@@ -12,6 +13,7 @@ from scripts.stack.context import MYSQL_STORES, Stack, write_private
 from scripts.stack.events import event_services
 from scripts.stack.service import HOST, Service, make_data, run_logged
 from scripts.stack.watch import watchers
+from tallyhouse.settings import Settings
 
 MARIADB_UMASK = {"UMASK": "0600", "UMASK_DIR": "0700"}  # it sets its own, and would let its group read
 
@@ -103,7 +105,7 @@ def services(stack: Stack) -> list[Service]:
         part("dag-processor", "dag-processor"),
         part("triggerer", "triggerer --skip-serve-logs"),
     ]
-    return [*found, *event_services(stack), pancake(stack), *watchers(stack)]
+    return [*found, *event_services(stack), pancake(stack), kaggle_data_api(stack), *watchers(stack)]
 
 
 # -- the pancake shop -----------------------------------------------------------------------------
@@ -132,6 +134,36 @@ def pancake(stack: Stack) -> Service:
         url=s.pancake_url,
         group="apps",
     )
+
+
+# -- the Kaggle data API --------------------------------------------------------------------------
+
+
+def kaggle_data_api(stack: Stack) -> Service:
+    """The catalogue of Kaggle datasets, told of its database by the name that its document has."""
+    s = stack.settings
+    environment = {"DATABASE_URL": kaggle_data_address(s)}
+    migrate = [sys.executable, "-m", "services.kaggle_data_api.migrate", "up"]
+    python, address = shlex.quote(sys.executable), f"--host {s.kaggle_data_host} --port {s.kaggle_data_port}"
+    return Service(
+        "kaggle-data-api",
+        f"{python} -m services.kaggle_data_api {address}",
+        {"KAGGLE_DATA_PORT": s.kaggle_data_port},
+        ready=lambda: readiness.http(f"{s.kaggle_data_url}/ready"),
+        prepare=lambda: run_logged(stack, "kaggle-data-migrations", migrate, environment),
+        environment=environment,
+        after=("databases",),
+        account=of_service("kaggle-data-api"),
+        url=s.kaggle_data_url,
+        group="apps",
+    )
+
+
+def kaggle_data_address(settings: Settings) -> str:
+    """The address of the Kaggle data API's database, password and all."""
+    s = settings
+    login = f"{quote(s.kaggle_data_user)}:{quote(s.kaggle_data_password)}"
+    return f"postgresql://{login}@{s.postgres_host}:{s.postgres_port}/{s.kaggle_data_db}"
 
 
 # -- MariaDB --------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ def targets(s: Settings) -> dict[str, str]:
         "ingest-relay": f"{s.ingest_host}:{s.ingest_relay_port}",
         "consumer": f"{s.ingest_host}:{s.consumer_port}",
         "pancake": f"{s.pancake_host}:{s.pancake_port}",
+        "kaggle-data-api": f"{s.kaggle_data_host}:{s.kaggle_data_port}",
         "pipeline-info": f"{s.pipeline_info_host}:{s.pipeline_info_port}",
         "runs": f"{s.run_metrics_host}:{s.run_metrics_port}",
         "minio": f"{s.minio_host}:{s.minio_port}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from fastapi import FastAPI, Request, Response
 from opentelemetry.trace import Tracer
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from services.common.observe import Metrics, span
 from services.common.problems import Problem
-from services.common.resilience import Breaker, UnavailableError, attempt
+from services.common.resilience import Breaker, UnavailableError, attempt, attempt_async
 
 
 class Guard:
@@ -40,20 +41,37 @@ class Guard:
         """
 
         def once() -> T:
-            started, outcome = time.perf_counter(), "error"
-            try:
-                with span(self._tracing, f"store {operation}", **{"db.system.name": self._name}):
-                    result = work()
-                outcome = "ok"
-                return result
-            except UnavailableError:
-                outcome = "unavailable"
-                raise
-            finally:
-                seconds = time.perf_counter() - started
-                self._metrics.store.labels(operation, outcome).observe(seconds)
+            with self._observed(operation):
+                return work()
 
         return attempt(once, breaker=self.breaker, attempts=self._attempts)
+
+    async def call_async[T](self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        """As `call`, for work that is awaited.
+
+        Raises:
+            UnavailableError: The store does not answer, or is left alone for a while.
+        """
+
+        async def once() -> T:
+            with self._observed(operation):
+                return await work()
+
+        return await attempt_async(once, breaker=self.breaker, attempts=self._attempts)
+
+    @contextmanager
+    def _observed(self, operation: str) -> Iterator[None]:
+        started, outcome = time.perf_counter(), "error"
+        try:
+            with span(self._tracing, f"store {operation}", **{"db.system.name": self._name}):
+                yield
+            outcome = "ok"
+        except UnavailableError:
+            outcome = "unavailable"
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            self._metrics.store.labels(operation, outcome).observe(seconds)
 
 
 class PoolCollector(Collector):

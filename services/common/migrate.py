@@ -5,7 +5,8 @@ A service has a folder `migrations` of numbered files, each with `upgrade` and `
 
     python -m services.pancake.migrate              to the newest revision
     python -m services.pancake.migrate up 0001      to that one
-    python -m services.pancake.migrate down base    back, to that one or to an empty database
+    python -m services.pancake.migrate down base    back, to that one or to an empty database; -1 is one back
+    python -m services.pancake.migrate create "What it does"      starts the next revision, to be written
 
 It is safe to repeat, and to run from several processes at once: a lock in the database lets one do it. All
 of it is one transaction, so a revision that fails leaves nothing behind. A database that was made before it
@@ -15,6 +16,7 @@ had revisions is taken over as it is, rows and all.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +29,7 @@ import psycopg
 from alembic import command, context, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
@@ -91,6 +94,29 @@ class Migrations:
             command.downgrade(self._config(connection), revision)
             return self._at(connection)
 
+    def create(self, message: str) -> Path:
+        """Start the revision after the newest one: a file whose `upgrade` and `downgrade` are to be written.
+
+        Args:
+            message: What it does, in a few words.
+
+        Raises:
+            MigrationError: It has no words, or there are several chains to go on with.
+        """
+        words = "_".join(re.findall(r"[a-z0-9]+", message.lower()))[:40].rstrip("_")
+        if not words:
+            raise MigrationError(f"a revision cannot be called {message!r}: say in a few words what it does")
+        if len(self.folders) > 1:
+            raise MigrationError(f"{self.name}: several chains of revisions; write the file by hand")
+        config = self._config(None)
+        head = ScriptDirectory.from_config(config).get_current_head()
+        number = f"{int(head or 0) + 1:04}"
+        config.set_main_option("file_template", f"{number}_{words}")
+        folder = str(self.folders[0])
+        made = command.revision(config, message, rev_id=number, version_path=folder)
+        assert isinstance(made, Script)  # noqa: S101 - one was asked for
+        return Path(made.path)
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         engine = self.engine()
@@ -115,7 +141,7 @@ class Migrations:
         found = MigrationContext.configure(connection, opts=self._options()).get_current_heads()
         return tuple(sorted(found))
 
-    def _config(self, connection: Connection) -> Config:
+    def _config(self, connection: Connection | None) -> Config:
         config = Config()
         config.set_main_option("script_location", str(_ENVIRONMENT))
         config.set_main_option("version_locations", "\n".join(str(folder) for folder in self.folders))
@@ -161,9 +187,11 @@ def main(prog: str, migrations: Callable[[], Migrations], arguments: Sequence[st
         arguments: Those of the process unless given.
     """
     parser = argparse.ArgumentParser(prog=prog, description="Move the database to a revision.")
-    parser.add_argument("direction", nargs="?", default="up", choices=["up", "down"])
+    parser.add_argument("direction", nargs="?", default="up", choices=["up", "down", "create"])
     parser.add_argument(
-        "revision", nargs="?", help="the newest by default; down has to be told, as does base"
+        "revision",
+        nargs="?",
+        help="the newest by default; down has to be told: one of them, -1, base; create: what it does",
     )
     options = parser.parse_args(arguments)
     if options.direction == "down" and not options.revision:
@@ -171,6 +199,11 @@ def main(prog: str, migrations: Callable[[], Migrations], arguments: Sequence[st
     where = "settings"
     try:
         target = migrations()
+        if options.direction == "create":
+            sys.stdout.write(
+                f"{target.create(options.revision or '')}: write its upgrade and its downgrade\n"
+            )
+            return 0
         where = target.where
         if options.direction == "up":
             at = target.upgrade(options.revision or "heads")

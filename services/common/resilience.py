@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 
 class UnavailableError(Exception):
@@ -92,20 +93,56 @@ def attempt[T](
     Raises:
         UnavailableError: The last one, or the breaker's.
     """
-    for number in range(attempts):
-        breaker.before()
-        try:
-            result = work()
-        except UnavailableError as error:
-            breaker.failed()
-            if not error.transient or number == attempts - 1:
-                raise
-        except BaseException:
-            # The dependency answered, if with an error of the caller's.
-            breaker.succeeded()
-            raise
-        else:
-            breaker.succeeded()
-            return result
-        sleep(first_wait * 2**number * random.uniform(0.5, 1.5))  # noqa: S311 - only to spread the tries
+    tries = _Tries(breaker, attempts, first_wait)
+    for _ in tries:
+        with tries:
+            return work()
+        sleep(tries.wait)
     raise AssertionError("attempts is at least 1")
+
+
+async def attempt_async[T](
+    work: Callable[[], Awaitable[T]], *, breaker: Breaker, attempts: int, first_wait: float = 0.05
+) -> T:
+    """As `attempt`, for work that is awaited.
+
+    Raises:
+        UnavailableError: The last one, or the breaker's.
+    """
+    tries = _Tries(breaker, attempts, first_wait)
+    for _ in tries:
+        with tries:
+            return await work()
+        await asyncio.sleep(tries.wait)
+    raise AssertionError("attempts is at least 1")
+
+
+class _Tries:
+    """The tries of one call; `with` around each tells the breaker, and stops an error that is tried again."""
+
+    def __init__(self, breaker: Breaker, attempts: int, first_wait: float) -> None:
+        self._breaker, self._attempts, self._first_wait = breaker, attempts, first_wait
+        self._number = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for number in range(self._attempts):
+            self._breaker.before()
+            self._number = number
+            yield number
+
+    @property
+    def wait(self) -> float:
+        """Seconds to wait after the try that failed."""
+        spread = random.uniform(0.5, 1.5)  # noqa: S311 - only to spread the tries
+        return float(self._first_wait * 2**self._number * spread)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, UnavailableError):
+            # It worked, or the dependency answered, if with an error of the caller's.
+            self._breaker.succeeded()
+            return False
+        self._breaker.failed()
+        return error.transient and self._number < self._attempts - 1

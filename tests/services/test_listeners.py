@@ -37,15 +37,22 @@ LISTENERS = {
     "ingest-relay": "INGEST_RELAY_PORT",
     "consumer": "CONSUMER_PORT",
     "pancake": "PANCAKE_PORT",
+    "kaggle-data-api": "KAGGLE_DATA_PORT",
     "pipeline-info": "PIPELINE_INFO_PORT",
     "data-docs": "DATA_DOCS_PORT",
     "run-metrics": "RUN_METRICS_PORT",
 }
-WRITES = {"ingest": "/ingest", "pancake": "/api/pancakes", "pipeline-info": "/pipelines"}
+WRITES = {
+    "ingest": "/ingest",
+    "pancake": "/api/pancakes",
+    "kaggle-data-api": "/datasets",
+    "pipeline-info": "/pipelines",
+}
 CLOSED = [f"{name} that asks for credentials" for name in WRITES]
 DEPENDS = {
     "ingest": "/ready",
     "pancake": "/api/pancakes",
+    "kaggle-data-api": "/datasets",
     "pipeline-info": "/pipelines",
     "data-docs": "/index.html",
     "run-metrics": "/metrics",

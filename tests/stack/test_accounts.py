@@ -161,7 +161,10 @@ def test_a_role_of_postgresql_reaches_its_own_database_and_nothing_on_the_machin
             " AND datname = ANY(%s) AND has_database_privilege(rolname, datname, 'CONNECT')",
             [
                 settings.postgres_user,
-                [settings.dwh_db, settings.pancake_db, settings.airflow_db, settings.ingest_db],
+                [
+                    *(settings.dwh_db, settings.pancake_db, settings.airflow_db, settings.ingest_db),
+                    settings.kaggle_data_db,
+                ],
             ],
         ).fetchall()
     assert set(entered) == {
@@ -173,12 +176,13 @@ def test_a_role_of_postgresql_reaches_its_own_database_and_nothing_on_the_machin
         (settings.etl_reader_user, settings.pancake_db),
         (settings.airflow_db_user, settings.airflow_db),
         (settings.ingest_user, settings.ingest_db),
+        (settings.kaggle_data_user, settings.kaggle_data_db),
     }
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    "role", ["dwh", "dwh_documented", "airflow_db", "ingest", "pancake", "pipeline_info_db"]
+    "role", ["dwh", "dwh_documented", "airflow_db", "ingest", "pancake", "kaggle_data", "pipeline_info_db"]
 )
 def test_no_service_and_no_fixed_password_runs_a_program_or_reads_a_file(
     settings: Settings, role: str
@@ -188,6 +192,7 @@ def test_no_service_and_no_fixed_password_runs_a_program_or_reads_a_file(
         "airflow_db": settings.airflow_db,
         "ingest": settings.ingest_db,
         "pancake": settings.pancake_db,
+        "kaggle_data": settings.kaggle_data_db,
     }.get(role, settings.dwh_db)
     with postgres(settings, user, password, database) as connection:
         for attack in (

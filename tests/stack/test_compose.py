@@ -355,7 +355,7 @@ def test_what_an_image_sources_is_not_executable(script: str) -> None:
 def test_the_databases_of_a_first_start_are_those_of_the_stack() -> None:
     environment = SERVICES["postgres"]["environment"]
     script = (ROOT / "infrastructure/docker/databases.sh").read_text()
-    for key in re.search(r"for key in ([A-Z ]+);", script)[1].split():  # type: ignore[index]
+    for key in re.search(r"for key in ([A-Z_ ]+);", script)[1].split():  # type: ignore[index]
         user = "SUPERSET_DB" if key == "SUPERSET" else key
         for name in (f"{key}_DB", f"{user}_USER", f"{user}_PASSWORD"):
             assert comes_from(environment[name]) == STACK.get(name, name), name
