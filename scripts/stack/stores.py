@@ -112,7 +112,7 @@ def accounts_sql(values: dict[str, str], key: str, engine: str) -> str:
 
     def accounts(user: str, password: str) -> list[str]:
         who = f"{quoted(user)}@'%'"
-        # The second one mends the password of a data folder made with other settings.
+        # The second one sets the password of a data folder made with other settings.
         return [
             f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY {quoted(password)};",
             f"ALTER USER {who} IDENTIFIED BY {quoted(password)};",
