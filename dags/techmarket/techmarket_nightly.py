@@ -4,7 +4,7 @@ Extracts the four TechMarket stores (auth, catalog, orders, payments), checks wh
 increments of the star schema, publishes them into the warehouse in one transaction and brings
 ClickHouse to the same state. The run's ledger must close: every source row is accounted for.
 
-**A re-run** takes the window since the last *published* run again, a minute of overlap included,
+**A re-run** takes the window since the last *published* run again, what was then still open included,
 and changes nothing that is already there. A run that failed has published nothing and has moved no
 watermark, so the next one takes its rows too.
 

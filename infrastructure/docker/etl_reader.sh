@@ -2,7 +2,8 @@
 # The account that extracts, made at a MySQL container's first start; the image sources this file.
 docker_process_sql <<SQL
 CREATE USER '${ETL_READER_USER}'@'%' IDENTIFIED BY '${ETL_READER_PASSWORD}';
--- PROCESS shows the open transactions of others, which the watermark needs.
+-- They show the open transactions of others, which the watermark needs.
 GRANT PROCESS ON *.* TO '${ETL_READER_USER}'@'%';
+GRANT SELECT ON performance_schema.* TO '${ETL_READER_USER}'@'%';
 GRANT SELECT ON \`${MYSQL_DATABASE}\`.* TO '${ETL_READER_USER}'@'%';
 SQL

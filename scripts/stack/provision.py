@@ -131,6 +131,8 @@ def postgres_databases(stack: Stack) -> None:
     with readiness.postgres_connection(s) as connection:
         for role, password in passwords.items():
             login(connection, role, password)
+        # When the transactions of others began, which the watermark needs.
+        connection.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(s.etl_reader_user)))
         for database, (owner, _) in owners.items():
             own_database(connection, database, owner)
     if s.dwh_documented_user != s.dwh_user:

@@ -157,7 +157,8 @@ def test_an_older_row_never_replaces_a_newer_one(shop: Shop) -> None:
     lines = shop.publish(shop.run([(1, "old")], at=T0))
     assert lines[2].parts["unchanged"] == 1
     assert shop.ask("SELECT code FROM ods.payment_methods") == [("new",)]
-    assert shop.watermark == T0 + timedelta(days=1) - timedelta(minutes=1)
+    # It was a whole table of a server whose clock went back: its next rows bear times from there on.
+    assert shop.watermark == T0 - timedelta(minutes=1)
 
 
 def test_an_empty_window_is_published_too(shop: Shop) -> None:

@@ -40,12 +40,15 @@ def load_source(name: str) -> SourceContract:
     tables = overlay["tables"]
     if missing := sorted(set(tables) ^ set(dbml)):
         raise ValueError(f"source {name}: {', '.join(missing)} not in both {overlay['dbml']} and the overlay")
-    return SourceContract(
+    source = SourceContract(
         name=name,
         engine=overlay["engine"],
         conn_id=overlay["conn_id"],
         tables=tuple(_table(name, dbml[table], {**defaults, **(tables[table] or {})}) for table in tables),
+        **{key: overlay[key] for key in ("overlap", "clock", "replica_lag") if key in overlay},
     )
+    source.validate()
+    return source
 
 
 @cache

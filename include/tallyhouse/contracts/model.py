@@ -95,7 +95,10 @@ class TableContract:
             if self.cursor not in self.column_names:
                 raise ValueError(f"{where}: cursor {self.cursor!r} is not in the DBML; use `cursor: null`")
             if self.column(self.cursor).type.kind is not Kind.TIMESTAMP:
-                raise ValueError(f"{where}: cursor {self.cursor!r} is not a time")
+                raise ValueError(
+                    f"{where}: cursor {self.cursor!r} is not a time. A number that counts up is given "
+                    "out before its row is committed and tells nothing of updates; use `cursor: null`"
+                )
             if self.column(self.cursor).nullable:
                 # A window is `cursor >= watermark`: a row without a cursor would never be in one.
                 raise ValueError(f"{where}: cursor {self.cursor!r} may be NULL; use `cursor: null`")
@@ -116,12 +119,34 @@ class SourceContract:
         conn_id: The Airflow connection of the extraction account.
         tables: In the order in which they are extracted: children before their parents, so that a
             parent is never older in raw than the child that names it.
+        overlap: Seconds that a window reaches further back where open transactions cannot be seen.
+        clock: Who stamps the cursors: `server`, or `application`, whose clocks may differ by `overlap`.
+        replica_lag: Seconds that a row can take to arrive on a replica, the longest transaction of its
+            primary included; None for a primary.
     """
 
     name: str
     engine: str
     conn_id: str
     tables: tuple[TableContract, ...]
+    overlap: int = 60
+    clock: str = "server"
+    replica_lag: int | None = None
+
+    def validate(self) -> None:
+        """Checks that the contract agrees with itself.
+
+        Raises:
+            ValueError: It does not; the message names the source and what to change.
+        """
+        if self.clock not in ("server", "application"):
+            raise ValueError(
+                f"source {self.name}: clock {self.clock!r} is neither `server` nor `application`"
+            )
+        for name in ("overlap", "replica_lag"):
+            seconds = getattr(self, name)
+            if seconds is not None and (type(seconds) is not int or seconds < 0):
+                raise ValueError(f"source {self.name}: {name} {seconds!r} is not a number of whole seconds")
 
     def table(self, name: str) -> TableContract:
         """The table of that name.

@@ -61,6 +61,45 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
         log.warning("%s: columns %s are not in the contract and are not taken", where, ", ".join(unknown))
 
 
+_FIRST_INDEXED = {
+    "mysql": "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() "
+    "AND table_name = %s AND column_name = %s AND seq_in_index = 1",
+    "postgres": "SELECT 1 FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid "
+    "AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass(quote_ident(%s)) AND a.attname = %s "
+    "AND i.indpred IS NULL",
+}
+
+
+def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract, run_id: str) -> None:
+    """Warns where no index serves a table's window, with the source's plan: each run reads the whole table.
+
+    Args:
+        connection: An open DB-API connection with `%s` parameters.
+        dialect: `mysql` or `postgres`.
+        contract: The table; its columns are there.
+        run_id: The run, for the message.
+    """
+    if contract.cursor is None:
+        return
+    cursor = connection.cursor()
+    cursor.execute(_FIRST_INDEXED[dialect], (contract.name, contract.cursor))
+    if not cursor.fetchall():
+        quote = "`" if dialect == "mysql" else '"'
+        cursor.execute(
+            f"EXPLAIN SELECT 1 FROM {quote}{contract.name}{quote} "
+            f"WHERE {quote}{contract.cursor}{quote} >= '2999-01-01'"
+        )
+        plan = "; ".join(
+            " ".join(str(value) for value in row if value is not None) for row in cursor.fetchall()
+        )
+        log.warning(
+            "%s in run %s: no index begins with its cursor %s, so every run reads the whole table (plan: "
+            "%s); add one to the source",
+            *(contract.qualified_name, run_id, contract.cursor, plan),
+        )
+    cursor.close()
+
+
 def check_clock(connection: Any, contract_source: str, run_id: str) -> None:
     """Makes sure that a MySQL server stamps `updated_at` in UTC.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +17,6 @@ from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
 
 log = logging.getLogger(__name__)
 
-# A row becomes visible some time after its cursor was stamped: the window of the next run starts
-# this much before the snapshot, and what is read twice is dropped by its key.
-SKEW = timedelta(seconds=60)
 PART_ROWS = 1_000_000
 
 _WIRE = {
@@ -46,6 +43,7 @@ def write_batch(
     run_id: str,
     attempt: int,
     watermark: datetime | None,
+    next_watermark: datetime | None = None,
 ) -> Manifest:
     """Streams rows into Parquet parts and commits them by their manifest.
 
@@ -56,6 +54,8 @@ def write_batch(
         run_id: The run.
         attempt: Which try of the run; a try never writes where another one wrote.
         watermark: The window's lower bound, None for the whole table.
+        next_watermark: Where the next window starts, from `open_work.next_watermark`; None where that
+            is not known or the table has no cursor.
 
     Returns:
         The committed manifest.
@@ -98,7 +98,7 @@ def write_batch(
         columns=tuple({"name": field.name, "type": str(field.type)} for field in schema),
         snapshot_at=stream.statement.snapshot_at,
         watermark_from=watermark,
-        watermark_to=stream.statement.snapshot_at - SKEW if contract.cursor else None,
+        watermark_to=next_watermark if contract.cursor else None,
         source_rows=stream.statement.rows,
         rows=rows,
         digest=None,

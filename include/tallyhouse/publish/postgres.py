@@ -295,6 +295,7 @@ def _move_watermark(connection: psycopg.Connection[Any], manifest: Manifest) -> 
         "INSERT INTO etl.watermark AS w (source, table_name, watermark, run_id, moved_at) "
         "VALUES (%s, %s, %s, %s, clock_timestamp()) ON CONFLICT (source, table_name) DO UPDATE "
         "SET watermark = excluded.watermark, run_id = excluded.run_id, moved_at = excluded.moved_at "
-        "WHERE excluded.watermark > w.watermark",
-        (manifest.source, manifest.table, manifest.watermark_to, manifest.run_id),
+        # Back only with a whole table: the server's clock was set back, and later rows bear earlier times.
+        "WHERE excluded.watermark > w.watermark OR %s",
+        (manifest.source, manifest.table, manifest.watermark_to, manifest.run_id, manifest.full),
     )

@@ -12,6 +12,7 @@ from airflow.sdk import BaseHook, BaseOperator
 
 from tallyhouse import declared_lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
+from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark, tell
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.ledger import ROWS, Hop, Line
@@ -84,8 +85,21 @@ class ExtractionOperator(LineageMixin, BaseOperator):
                 watermarks = read_watermarks(connection, tables)
             # All tables are compared with their contracts before the first one is read.
             self.check_source(contract, tables, where)
+            # Once, before the first snapshot: what holds for the first one holds for all later ones.
+            work = self.look_for_open_work(contract, where) if any(table.cursor for table in tables) else None
+            if work is not None:
+                check_primary(work, contract, self.run_id)
+                tell(work, contract, self.run_id)
             for number, table in enumerate(tables, start=1):
-                watermark = None if self.full_refresh else watermarks[table.name]
+                published = watermarks[table.name]
+                watermark = None if self.full_refresh else published
+                if work is not None and behind(work, watermark):
+                    self.log.warning(
+                        "%s in run %s: the server's clock is before the watermark %s, it was set back; "
+                        "the whole table is taken",
+                        *(table.qualified_name, self.run_id, watermark),
+                    )
+                    watermark = None
                 self.log.info(
                     "%s/%s %s: %s",
                     number,
@@ -100,6 +114,7 @@ class ExtractionOperator(LineageMixin, BaseOperator):
                     run_id=self.run_id,
                     attempt=context["ti"].try_number,
                     watermark=watermark,
+                    next_watermark=next_watermark(work, contract, published) if work is not None else None,
                 )
                 result[table.name] = {"key": manifest.key, "rows": manifest.rows}
                 lines.append(
@@ -134,6 +149,10 @@ class ExtractionOperator(LineageMixin, BaseOperator):
     @abstractmethod
     def check_source(self, contract: SourceContract, tables: list[TableContract], where: str) -> None:
         """Makes sure that the source answers and that its tables are what their contracts say."""
+
+    @abstractmethod
+    def look_for_open_work(self, contract: SourceContract, where: str) -> OpenWork:
+        """Reads the server's clock, and then what is open on it."""
 
     @abstractmethod
     def open_stream(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import mysql.connector
 from airflow.providers.mysql.hooks.mysql import MySqlHook
@@ -10,7 +11,9 @@ from airflow.providers.mysql.hooks.mysql import MySqlHook
 from tallyhouse.contracts import SourceContract, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract import mysql as mysql_source
-from tallyhouse.extract.preflight import check_clock, check_columns
+from tallyhouse.extract.open_work import OpenWork
+from tallyhouse.extract.open_work_mysql import open_work
+from tallyhouse.extract.preflight import check_clock, check_columns, warn_of_slow_cursor
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse_airflow.hooks.failures import find_connection, refused
 from tallyhouse_airflow.operators.extraction import ExtractionOperator
@@ -28,18 +31,26 @@ class MySqlToLakeOperator(ExtractionOperator):
         Raises:
             TallyhouseError: It does not answer, or is not what the contract says.
         """
-        conn_id = self.source_conn_id or contract.conn_id
-        find_connection(conn_id, where)
-        try:
-            connection = MySqlHook(mysql_conn_id=conn_id).get_conn()
-        except mysql.connector.Error as error:
-            raise refused(conn_id, where, error) from error
+        connection = self._connect(contract, where)
         try:
             check_clock(connection, contract.name, self.run_id)
             for table in tables:
                 check_columns(connection, "mysql", table, self.run_id)
+                warn_of_slow_cursor(connection, "mysql", table, self.run_id)
         finally:
             connection.close()
+
+    def look_for_open_work(self, contract: SourceContract, where: str) -> OpenWork:
+        """See `open_work_mysql`."""
+        return open_work(lambda: self._connect(contract, where), contract)
+
+    def _connect(self, contract: SourceContract, where: str) -> Any:
+        conn_id = self.source_conn_id or contract.conn_id
+        find_connection(conn_id, where)
+        try:
+            return MySqlHook(mysql_conn_id=conn_id).get_conn()
+        except mysql.connector.Error as error:
+            raise refused(conn_id, where, error) from error
 
     def open_stream(
         self, contract: SourceContract, table: TableContract, watermark: datetime | None

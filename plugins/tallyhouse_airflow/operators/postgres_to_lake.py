@@ -7,7 +7,9 @@ from datetime import datetime
 from tallyhouse.contracts import SourceContract, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract import postgres as postgres_source
-from tallyhouse.extract.preflight import check_columns
+from tallyhouse.extract.open_work import OpenWork
+from tallyhouse.extract.open_work_postgres import open_work
+from tallyhouse.extract.preflight import check_columns, warn_of_slow_cursor
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
 from tallyhouse_airflow.operators.extraction import ExtractionOperator
@@ -29,6 +31,12 @@ class PostgresToLakeOperator(ExtractionOperator):
         with hook.connect(where) as connection:
             for table in tables:
                 check_columns(connection, "postgres", table, self.run_id)
+                warn_of_slow_cursor(connection, "postgres", table, self.run_id)
+
+    def look_for_open_work(self, contract: SourceContract, where: str) -> OpenWork:
+        """See `open_work_postgres`."""
+        hook = CheckedPostgresHook(postgres_conn_id=self.source_conn_id or contract.conn_id)
+        return open_work(lambda: hook.connect(where))
 
     def open_stream(
         self, contract: SourceContract, table: TableContract, watermark: datetime | None
