@@ -36,8 +36,15 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def mysql_scratch(settings: Settings) -> Iterator["MySqlScratch"]:
+def mysql_settings(settings: Settings) -> Settings:
+    """Settings whose orders server is the one that scratch databases are made on."""
+    return settings
+
+
+@pytest.fixture
+def mysql_scratch(mysql_settings: Settings) -> Iterator["MySqlScratch"]:
     """An empty database of its own on the orders server, gone after the test."""
+    settings = mysql_settings
     name = f"scratch_{secrets.token_hex(4)}"
     with mysql.connector.connect(
         host=settings.mysql_orders_host,

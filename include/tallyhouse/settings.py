@@ -8,7 +8,7 @@ environment.
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError, model_validator
@@ -88,6 +88,8 @@ class Settings(LocalFolder):
     reads it back sees the same ports.
     """
 
+    stores_engine: Literal["mariadb", "mysql"]
+    """What the native stores run on."""
     mysql_auth_host: str
     mysql_auth_port: int
     mysql_auth_db: str

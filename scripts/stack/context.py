@@ -25,6 +25,7 @@ from tallyhouse.settings import ROOT, LocalFolder, Settings, load_settings, reme
 console = Console(highlight=False)
 
 MARIADB_VERSION = "11.4.5"
+MYSQL_SERIES = "9.7"
 POSTGRES_VERSION = "17.5.0"
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"  # of 12 February 2026, the last before its archiving
 
@@ -135,6 +136,11 @@ class Stack:
     def mariadb(self) -> Path:
         """Base folder of the MariaDB server."""
         return self.cache / f"mariadb-{MARIADB_VERSION}"
+
+    @property
+    def mysql(self) -> Path:
+        """Root of the packages of the MySQL server, which only STORES_ENGINE=mysql and the tests need."""
+        return self.cache / f"mysql-{MYSQL_SERIES}"
 
     @property
     def postgres(self) -> Path:

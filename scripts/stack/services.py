@@ -8,25 +8,13 @@ from urllib.parse import quote
 from psycopg import sql
 
 from scripts.stack import readiness
-from scripts.stack.accounts import account, give, of_service
+from scripts.stack.accounts import account, of_service
 from scripts.stack.context import MYSQL_STORES, Stack, write_private
 from scripts.stack.events import event_services
 from scripts.stack.service import HOST, Service, make_data, run_logged
+from scripts.stack.stores import store_server
 from scripts.stack.watch import watchers
 from tallyhouse.settings import Settings
-
-PERFORMANCE_SCHEMA = (
-    "--performance-schema=ON",
-    *(
-        f"--performance-schema-consumer-{name}=ON"
-        for name in ("events-statements-current", "events-statements-history", "events-transactions-current")
-    ),
-    "--performance-schema-instrument=statement/%=ON",
-    "--performance-schema-instrument=transaction=ON",
-    # Of a transaction with more statements than this, it is not known how long the first one had waited.
-    "--performance-schema-events-statements-history-size=100",
-)
-MARIADB_UMASK = {"UMASK": "0600", "UMASK_DIR": "0700"}  # it sets its own, and would let its group read
 
 
 def services(stack: Stack) -> list[Service]:
@@ -35,7 +23,7 @@ def services(stack: Stack) -> list[Service]:
     python = shlex.quote(sys.executable)
     airflow = shlex.quote(str(Path(sys.executable).parent / "airflow"))
 
-    found = [mysql(stack, store) for store in MYSQL_STORES]
+    found = [store_server(stack, store) for store in MYSQL_STORES]
     found += [
         postgres(stack),
         Service(
@@ -175,116 +163,6 @@ def kaggle_data_address(settings: Settings) -> str:
     s = settings
     login = f"{quote(s.kaggle_data_user)}:{quote(s.kaggle_data_password)}"
     return f"postgresql://{login}@{s.postgres_host}:{s.postgres_port}/{s.kaggle_data_db}"
-
-
-# -- MariaDB --------------------------------------------------------------------------------------
-
-
-def mysql(stack: Stack, store: str) -> Service:
-    """One of the four TechMarket stores: a private MariaDB server."""
-    values = stack.environment
-    name, key = f"mysql-{store}", f"MYSQL_{store.upper()}"
-    port = int(values[f"{key}_PORT"])
-    base, data = stack.mariadb, stack.data / name
-    init_file, closed = stack.run / f"{name}.init.sql", stack.run / "closed"
-    own = stack.sockets / name
-
-    def prepare() -> None:
-        closed.mkdir(exist_ok=True)
-        closed.chmod(0o555)
-        give(stack, name, [own])
-        write_private(init_file, mysql_accounts(values, key), account(stack, name))
-        if not data.exists():
-            make_data(stack, name, data, lambda fresh: mysql_install(stack, name, fresh, own))
-
-    command = [
-        *(str(base / "bin/mariadbd"), "--no-defaults", f"--basedir={base}", f"--datadir={data}"),
-        *(f"--bind-address={HOST}", f"--port={port}", f"--socket={own / 'sock'}"),
-        # Each server clears the tables that it finds in its temporary folder at its start.
-        *(f"--pid-file={own / 'pid'}", f"--init-file={init_file}", f"--tmpdir={own}"),
-        # No statement reads or writes a file: not the server's (the folder is empty and nobody may write
-        # into it), nor the client's.
-        *(f"--secure-file-priv={closed}", "--local-infile=OFF"),
-        # It would make itself a certificate at every start: ten seconds of arithmetic for a loopback.
-        "--skip-ssl",
-        # updated_at is stored in the session's time.
-        "--default-time-zone=+00:00",
-        *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_unicode_520_ci"),
-        *("--skip-name-resolve", "--max-connections=60"),
-        # Extraction asks it when each open transaction and statement began.
-        *PERFORMANCE_SCHEMA,
-        *("--innodb-buffer-pool-size=192M", "--innodb-log-file-size=96M", "--max-allowed-packet=64M"),
-        # A laptop's disk: one flush per second instead of one per commit. A crash of the machine may lose
-        # the last second of made-up shopping; a crash of the server loses nothing.
-        *("--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=fsync"),
-    ]
-    return Service(
-        name,
-        shlex.join(command),
-        {f"{key}_PORT": port},
-        ready=lambda: readiness.mysql_store(values, store),
-        prepare=prepare,
-        environment=MARIADB_UMASK,
-        account=name,
-        told=(),
-        owns=(data, own),
-        url=f"{HOST}:{port}",
-    )
-
-
-def mysql_accounts(values: dict[str, str], key: str) -> str:
-    """SQL that a store runs at each start: its database and accounts, as the settings have them."""
-
-    def quoted(text: str) -> str:
-        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-    def accounts(user: str, password: str) -> list[str]:
-        who = f"{quoted(user)}@'%'"
-        # The second one sets the password of a data folder made with other settings.
-        return [
-            f"CREATE USER IF NOT EXISTS {who} IDENTIFIED BY {quoted(password)};",
-            f"ALTER USER {who} IDENTIFIED BY {quoted(password)};",
-        ]
-
-    database, owner, reader = values[f"{key}_DB"], values[f"{key}_USER"], values["ETL_READER_USER"]
-    lines = [
-        f"CREATE DATABASE IF NOT EXISTS `{database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_520_ci;",
-        *accounts("root", values["MYSQL_ROOT_PASSWORD"]),
-        "GRANT ALL PRIVILEGES ON *.* TO 'root'@'%' WITH GRANT OPTION;",
-        # The installation made others, without a password.
-        "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host NOT IN ('localhost', '%');",
-        "FLUSH PRIVILEGES;",
-        f"ALTER USER 'root'@'localhost' IDENTIFIED BY {quoted(values['MYSQL_ROOT_PASSWORD'])};",
-        *accounts(owner, values[f"{key}_PASSWORD"]),
-        f"GRANT ALL PRIVILEGES ON `{database}`.* TO {quoted(owner)}@'%';",
-        *accounts(reader, values["ETL_READER_PASSWORD"]),
-        # They show the open transactions of others, which the watermark needs.
-        f"GRANT PROCESS ON *.* TO {quoted(reader)}@'%';",
-        f"GRANT SELECT ON performance_schema.* TO {quoted(reader)}@'%';",
-        f"GRANT SELECT ON `{database}`.* TO {quoted(reader)}@'%';",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def mysql_install(stack: Stack, name: str, into: Path, tmp: Path) -> None:
-    """Make an empty MariaDB data folder."""
-    base = stack.mariadb
-    run_logged(
-        stack,
-        f"{name}-init",
-        [
-            *(
-                str(base / "scripts/mariadb-install-db"),
-                "--no-defaults",
-                f"--basedir={base}",
-                f"--datadir={into}",
-            ),
-            *("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"),
-            *(f"--tmpdir={tmp}", "--innodb-log-file-size=96M", "--skip-ssl"),
-        ],
-        environment=MARIADB_UMASK,
-        account=name,
-    )
 
 
 # -- PostgreSQL -----------------------------------------------------------------------------------
