@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from fastapi import FastAPI, Request, Response
-from opentelemetry.trace import Tracer
+from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.common.observe import Metrics, span
+from services.common.observe import Metrics
 from services.common.problems import Problem
-from services.common.resilience import Breaker, UnavailableError, attempt, attempt_async
+from services.common.resilience import Breaker, UnavailableError, again, again_async
+from services.common.tracing import span
 
 
 class Guard:
@@ -28,10 +29,18 @@ class Guard:
     """
 
     def __init__(
-        self, name: str, *, breaker: Breaker, attempts: int, metrics: Metrics, tracing: Tracer | None = None
+        self,
+        name: str,
+        *,
+        breaker: Breaker,
+        attempts: int,
+        metrics: Metrics,
+        tracing: TracerProvider | None = None,
     ) -> None:
         self.breaker = breaker
-        self._name, self._attempts, self._metrics, self._tracing = name, attempts, metrics, tracing
+        self._name, self._metrics = name, metrics
+        self._tracer = tracing.get_tracer(__name__) if tracing else None
+        self._again, self._again_async = again(attempts), again_async(attempts)
 
     def call[T](self, operation: str, work: Callable[[], T]) -> T:
         """Do `work`; it is repeated only after a transient `UnavailableError`.
@@ -41,10 +50,11 @@ class Guard:
         """
 
         def once() -> T:
-            with self._observed(operation):
+            with self.breaker.calling(), self._observed(operation):
                 return work()
 
-        return attempt(once, breaker=self.breaker, attempts=self._attempts)
+        result: T = self._again(once)
+        return result
 
     async def call_async[T](self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         """As `call`, for work that is awaited.
@@ -54,16 +64,17 @@ class Guard:
         """
 
         async def once() -> T:
-            with self._observed(operation):
+            with self.breaker.calling(), self._observed(operation):
                 return await work()
 
-        return await attempt_async(once, breaker=self.breaker, attempts=self._attempts)
+        result: T = await self._again_async(once)
+        return result
 
     @contextmanager
     def _observed(self, operation: str) -> Iterator[None]:
         started, outcome = time.perf_counter(), "error"
         try:
-            with span(self._tracing, f"store {operation}", **{"db.system.name": self._name}):
+            with span(self._tracer, f"store {operation}", **{"db.system.name": self._name}):
                 yield
             outcome = "ok"
         except UnavailableError:

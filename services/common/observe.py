@@ -1,25 +1,17 @@
-"""What a service tells of itself: JSON logs, Prometheus metrics, OpenTelemetry traces, one request id."""
+"""What a service tells of itself: JSON logs, Prometheus metrics, one request id."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 import time
 import uuid
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import orjson
-from opentelemetry import propagate, trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -109,44 +101,20 @@ class Metrics:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
 
-def tracer(service: str) -> Tracer | None:
-    """A tracer that sends to the endpoint of OTEL_EXPORTER_OTLP_ENDPOINT; None when that is not set."""
-    if not (
-        os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    ):
-        return None
-    provider = TracerProvider(resource=Resource.create({"service.name": service}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider.get_tracer(service)
-
-
-@contextmanager
-def span(tracing: Tracer | None, name: str, **attributes: str | int) -> Iterator[None]:
-    """A span around a piece of work, when there is tracing."""
-    if tracing is None:
-        yield
-        return
-    with tracing.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes):
-        yield
-
-
 class ObserveMiddleware:
-    """Gives each request an id, a span, a line in the access log and its place in the metrics.
+    """Gives each request an id, a line in the access log and its place in the metrics.
 
     The endpoint in all of them is the route's template, never the path, so that their number is bounded.
 
     Args:
         app: What is inside.
         metrics: Where durations and errors go.
-        tracing: Where spans go.
         quiet: Endpoints asked so often that only what failed is worth a line in the access log; the rest
             is there at the level DEBUG.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, tracing: Tracer | None, quiet: Collection[str] = ()
-    ) -> None:
-        self._app, self._metrics, self._tracing, self._quiet = app, metrics, tracing, quiet
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, quiet: Collection[str] = ()) -> None:
+        self._app, self._metrics, self._quiet = app, metrics, quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -168,15 +136,7 @@ class ObserveMiddleware:
             await send(message)
 
         try:
-            if self._tracing is None:
-                await self._app(scope, receive, sending)
-            else:
-                context = propagate.extract(dict(headers))
-                with self._tracing.start_as_current_span(
-                    f"{scope['method']} {scope['path']}", context=context, kind=SpanKind.SERVER
-                ) as current:
-                    await self._app(scope, receive, sending)
-                    self._describe(current, scope, status)
+            await self._app(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - started
             endpoint = endpoint_of(scope)
@@ -205,16 +165,6 @@ class ObserveMiddleware:
                     },
                 )
             REQUEST_ID.reset(token)
-
-    @staticmethod
-    def _describe(current: trace.Span, scope: Scope, status: int) -> None:
-        endpoint = endpoint_of(scope)
-        current.update_name(f"{scope['method']} {endpoint}")
-        current.set_attribute("http.request.method", scope["method"])
-        current.set_attribute("http.route", endpoint)
-        current.set_attribute("http.response.status_code", status)
-        if status >= 500:
-            current.set_status(Status(StatusCode.ERROR))
 
 
 def endpoint_of(scope: Scope) -> str:

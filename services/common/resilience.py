@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 
 class UnavailableError(Exception):
@@ -31,6 +39,8 @@ class CircuitOpenError(UnavailableError):
 class Breaker:
     """A circuit breaker: after `failures` in a row it refuses for `seconds`, then lets one call try.
 
+    Calls of several threads go on side by side: docs/decisions/0014 says what libraries do there.
+
     Args:
         what: The dependency's name, for the message.
         failures: Failures in a row that open it.
@@ -52,8 +62,27 @@ class Breaker:
         """Whether calls are refused."""
         return self._opened_at is not None
 
-    def before(self) -> None:
-        """Raise `CircuitOpenError` unless a call may be made."""
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Around a call, awaited or not; it is not made while the dependency is left alone.
+
+        Raises:
+            UnavailableError: What the call raised, which counts as a failure; any other error does not, for
+                the dependency answered, if with an error of the caller's.
+            CircuitOpenError: It is left alone.
+        """
+        self._before()
+        try:
+            yield
+        except UnavailableError:
+            self._failure()
+            raise
+        except BaseException:
+            self._success()
+            raise
+        self._success()
+
+    def _before(self) -> None:
         with self._lock:
             if self._opened_at is None:
                 return
@@ -66,13 +95,11 @@ class Breaker:
                 )
             self._trying = True
 
-    def succeeded(self) -> None:
-        """Note that a call worked."""
+    def _success(self) -> None:
         with self._lock:
             self._failed, self._opened_at, self._trying = 0, None, False
 
-    def failed(self) -> None:
-        """Note that a call did not."""
+    def _failure(self) -> None:
         with self._lock:
             self._failed += 1
             self._trying = False
@@ -80,69 +107,24 @@ class Breaker:
                 self._opened_at = self._clock()
 
 
-def attempt[T](
-    work: Callable[[], T],
-    *,
-    breaker: Breaker,
-    attempts: int,
-    first_wait: float = 0.05,
-    sleep: Callable[[float], None] = time.sleep,
-) -> T:
-    """Do `work`, again when it is unavailable for a moment, with waits that double and vary.
+def _is_transient(error: BaseException) -> bool:
+    return isinstance(error, UnavailableError) and error.transient
 
-    Raises:
-        UnavailableError: The last one, or the breaker's.
+
+_WAITS = wait_exponential(multiplier=0.04) + wait_random(0, 0.04)
+_RETRY = retry_if_exception(_is_transient)
+
+
+def again(attempts: int, *, sleep: Callable[[float], None] = time.sleep) -> Retrying:
+    """Calls what it is given, again when that is unavailable for a moment; waits double and vary.
+
+    Args:
+        attempts: How often it is called at most; the last error is raised.
+        sleep: Waits for so many seconds.
     """
-    tries = _Tries(breaker, attempts, first_wait)
-    for _ in tries:
-        with tries:
-            return work()
-        sleep(tries.wait)
-    raise AssertionError("attempts is at least 1")
+    return Retrying(stop=stop_after_attempt(attempts), wait=_WAITS, retry=_RETRY, sleep=sleep, reraise=True)
 
 
-async def attempt_async[T](
-    work: Callable[[], Awaitable[T]], *, breaker: Breaker, attempts: int, first_wait: float = 0.05
-) -> T:
-    """As `attempt`, for work that is awaited.
-
-    Raises:
-        UnavailableError: The last one, or the breaker's.
-    """
-    tries = _Tries(breaker, attempts, first_wait)
-    for _ in tries:
-        with tries:
-            return await work()
-        await asyncio.sleep(tries.wait)
-    raise AssertionError("attempts is at least 1")
-
-
-class _Tries:
-    """The tries of one call; `with` around each tells the breaker, and stops an error that is tried again."""
-
-    def __init__(self, breaker: Breaker, attempts: int, first_wait: float) -> None:
-        self._breaker, self._attempts, self._first_wait = breaker, attempts, first_wait
-        self._number = 0
-
-    def __iter__(self) -> Iterator[int]:
-        for number in range(self._attempts):
-            self._breaker.before()
-            self._number = number
-            yield number
-
-    @property
-    def wait(self) -> float:
-        """Seconds to wait after the try that failed."""
-        spread = random.uniform(0.5, 1.5)  # noqa: S311 - only to spread the tries
-        return float(self._first_wait * 2**self._number * spread)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if not isinstance(error, UnavailableError):
-            # It worked, or the dependency answered, if with an error of the caller's.
-            self._breaker.succeeded()
-            return False
-        self._breaker.failed()
-        return error.transient and self._number < self._attempts - 1
+def again_async(attempts: int) -> AsyncRetrying:
+    """As `again`, for work that is awaited."""
+    return AsyncRetrying(stop=stop_after_attempt(attempts), wait=_WAITS, retry=_RETRY, reraise=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from opentelemetry.trace import Tracer
+from opentelemetry.sdk.trace import TracerProvider
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from services.common import problems, security
@@ -14,13 +14,14 @@ from services.common.front import FrontMiddleware
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware
 from services.common.settings import ServiceSettings
+from services.common.tracing import trace_requests
 
 
 def install(
     app: FastAPI,
     settings: ServiceSettings,
     metrics: Metrics,
-    tracing: Tracer | None,
+    tracing: TracerProvider | None,
     *,
     quiet: Collection[str] = (),
     shorter: Mapping[str, int] | None = None,
@@ -52,6 +53,8 @@ def install(
         seconds=settings.max_body_seconds,
     )
     app.add_middleware(FrontMiddleware, hosts=settings.allowed_hosts, origins=settings.cors_origins)
-    app.add_middleware(ObserveMiddleware, metrics=metrics, tracing=tracing, quiet=quiet)
+    app.add_middleware(ObserveMiddleware, metrics=metrics, quiet=quiet)
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+    if tracing is not None:
+        trace_requests(app, tracing)

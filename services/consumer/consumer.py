@@ -10,13 +10,20 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_before_delay,
+    wait_exponential,
+)
 
 from services.common.kafka import client_settings, ensure_topics
 from services.common.observe import configure_logging
@@ -27,7 +34,7 @@ from services.consumer.sink import Sink
 
 log = logging.getLogger(__name__)
 
-_NO_ANSWER = (ClickHouseError, OSError)
+_NO_ANSWER = (ClickHouseError, OSError, KafkaException)
 
 
 class Worker:
@@ -174,24 +181,24 @@ class Worker:
             headers={"reason": reason[:1000], "from": where},
         )
 
-    def _patiently(self, what: str, work: object) -> None:
+    def _patiently(self, what: str, work: Callable[[], object]) -> None:
         """Do work, again with longer and longer waits while it does not answer."""
-        assert callable(work)  # noqa: S101
-        deadline, wait = time.monotonic() + self._settings.patience_seconds, 0.1
-        while True:
-            try:
-                work()
-            except (*_NO_ANSWER, KafkaException) as error:
-                self._failed(what, error)
-                if self._stopping or time.monotonic() + wait > deadline:
-                    raise
-                time.sleep(wait)
-                wait = min(wait * 2, 2)
-            else:
-                self.wrong.pop(what, None)
-                return
+        impatient = stop_before_delay(self._settings.patience_seconds)
 
-    def _failed(self, what: str, error: Exception) -> None:
+        def note(tried: RetryCallState) -> None:
+            if tried.outcome is not None and (error := tried.outcome.exception()):
+                self._failed(what, error)
+
+        Retrying(
+            stop=lambda tried: self._stopping or impatient(tried),
+            wait=wait_exponential(multiplier=0.1, max=2),
+            retry=retry_if_exception_type(_NO_ANSWER),
+            after=note,
+            reraise=True,
+        )(work)
+        self.wrong.pop(what, None)
+
+    def _failed(self, what: str, error: BaseException) -> None:
         said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         if self.wrong.get(what) != said:
             log.warning("%s: %s", what, said)

@@ -11,8 +11,9 @@ from prometheus_client import Counter
 
 from services.common import docs, web
 from services.common.collector import freeze_startup
-from services.common.observe import Metrics, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging
 from services.common.security import AccessControl
+from services.common.tracing import provider
 from services.ingest import api
 from services.ingest.api import Desk
 from services.ingest.outbox import Outbox
@@ -26,7 +27,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     metrics = Metrics(requests="fastapi_request_duration_seconds", errors="fastapi_error")
     tracing, access, schemas = (
-        tracer("ingest"),
+        provider("ingest"),
         AccessControl(settings),
         Schemas(settings.schemas, required=settings.require_schema),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from uuid import UUID
 import psycopg
 from prometheus_client import CollectorRegistry, Histogram
 from sqlalchemy.exc import DBAPIError
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from services.common.resilience import UnavailableError
 from services.ingest.events import Event
@@ -30,6 +30,7 @@ _ACCEPT = """
     FROM ingest.accept(%b::uuid[], %b::text[], %b::integer[], %b::uuid[], %b::uuid[], %b::uuid[],
         %b::timestamptz[], %b::bytea[])
 """
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 _MOST_EVENTS, _MOST_BYTES = 10_000, 16 * 1024 * 1024
 
 
@@ -209,24 +210,29 @@ class Outbox:
             [event.received_at for event in events],
             [event.body for event in events],
         ]
-        deadline = time.monotonic() + self._patience
-        wait = 0.05
-        while True:
-            try:
-                connection = await self._connected()
-                cursor = await connection.execute(_ACCEPT, columns)
-                rows = await cursor.fetchall()
-                break
-            except (psycopg.OperationalError, psycopg.InterfaceError, OSError) as error:
-                await self._drop()
-                if time.monotonic() + wait > deadline:
-                    raise OutboxDownError(
-                        f"PostgreSQL does not answer: {str(error).splitlines()[0] if str(error) else error!r}"
-                    ) from error
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, 1)
+        again = AsyncRetrying(
+            stop=stop_before_delay(self._patience),
+            wait=wait_exponential(multiplier=0.05, max=1),
+            retry=retry_if_exception_type(_AWAY),
+            reraise=True,
+        )
+        try:
+            rows: list[tuple[UUID, UUID, datetime]] = await again(self._accept, columns)
+        except _AWAY as error:
+            raise OutboxDownError(
+                f"PostgreSQL does not answer: {str(error).splitlines()[0] if str(error) else error!r}"
+            ) from error
         mine = {event.id: event.received_at for event in events}
         return {key: Known(content, at) for key, content, at in rows if mine[key] != at}
+
+    async def _accept(self, columns: Sequence[Sequence[object]]) -> list[tuple[UUID, UUID, datetime]]:
+        try:
+            connection = await self._connected()
+            cursor = await connection.execute(_ACCEPT, columns)
+            return await cursor.fetchall()
+        except _AWAY:
+            await self._drop()
+            raise
 
     async def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed:

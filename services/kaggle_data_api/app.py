@@ -10,9 +10,10 @@ from prometheus_client import Counter
 from services.common import docs, guard, problems, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
-from services.common.observe import Metrics, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging
 from services.common.resilience import Breaker
 from services.common.security import AccessControl, Principal
+from services.common.tracing import provider
 from services.kaggle_data_api import api
 from services.kaggle_data_api.settings import Settings
 from services.kaggle_data_api.store import DatasetStore
@@ -21,7 +22,7 @@ from services.kaggle_data_api.store import DatasetStore
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over the database that the settings name."""
     settings = settings or Settings()
-    metrics, tracing, access = Metrics(), tracer(api.SERVICE), AccessControl(settings)
+    metrics, tracing, access = Metrics(), provider(api.SERVICE), AccessControl(settings)
     changes = Counter("datasets_changed", "Changes by what they were.", ["action"], registry=metrics.registry)
     for action in ("create", "replace", "delete"):
         changes.labels(action)

@@ -13,9 +13,10 @@ from prometheus_client import Counter
 from services.common import guard, problems, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
-from services.common.observe import Metrics, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging
 from services.common.resilience import Breaker
 from services.common.security import AccessControl, Principal
+from services.common.tracing import provider
 from services.pancake import api
 from services.pancake.settings import Settings
 from services.pancake.store import PancakeStore
@@ -36,7 +37,7 @@ PAGE_HEADERS = {
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application over the database that the settings name."""
     settings = settings or Settings()
-    metrics, tracing, access = Metrics(), tracer("pancake"), AccessControl(settings)
+    metrics, tracing, access = Metrics(), provider("pancake"), AccessControl(settings)
     created = Counter("pancakes_created", "Pancakes stored.", registry=metrics.registry)
     breaker = Breaker("the database", failures=settings.breaker_failures, seconds=settings.breaker_seconds)
     store = PancakeStore(

@@ -14,10 +14,11 @@ from prometheus_client.registry import Collector
 from services.common import docs, guard, problems, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import PoolCollector
-from services.common.observe import Metrics, configure_logging, tracer
+from services.common.observe import Metrics, configure_logging
 from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
 from services.common.security import AccessControl, Principal
+from services.common.tracing import provider
 from services.pipeline_info import api, lineage, pages
 from services.pipeline_info.guarded import GuardedRepository
 from services.pipeline_info.repository import PipelineInfoRepository, Result, StoreRefusedError
@@ -44,7 +45,7 @@ class _CorruptCollector(Collector):
 def create_app(settings: Settings | None = None, repository: PipelineInfoRepository | None = None) -> FastAPI:
     """The application over `repository`, or over the store that the settings name."""
     settings = settings or Settings()
-    metrics, tracing, access = Metrics(), tracer("pipeline-info"), AccessControl(settings)
+    metrics, tracing, access = Metrics(), provider("pipeline-info"), AccessControl(settings)
     inserted = Counter("runs_inserted", "Runs by what became of them.", ["result"], registry=metrics.registry)
     for result in (*Result, "invalid"):
         inserted.labels(str(result))

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from opentelemetry.trace import Tracer
+from opentelemetry.sdk.trace import TracerProvider
 
 from services.common.guard import Guard
 from services.common.observe import Metrics
@@ -43,7 +43,7 @@ class GuardedRepository(PipelineInfoRepository):
         breaker: Breaker,
         attempts: int,
         metrics: Metrics,
-        tracing: Tracer | None = None,
+        tracing: TracerProvider | None = None,
         summary_seconds: float = 0,
     ) -> None:
         self.inner = inner

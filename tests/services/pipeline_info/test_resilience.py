@@ -6,14 +6,17 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from services.common.resilience import Breaker, CircuitOpenError, UnavailableError, attempt
+from services.common.resilience import Breaker, CircuitOpenError, UnavailableError, again
 from services.pipeline_info.app import create_app
 from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
 from services.pipeline_info.backends.postgres import PostgresPipelineRepository
@@ -33,29 +36,65 @@ class Clock:
         return self.now
 
 
+def fail() -> None:
+    raise UnavailableError("x")
+
+
+def answer() -> str:
+    return "done"
+
+
+def call(breaker: Breaker, work: Callable[[], Any]) -> Any:
+    with breaker.calling():
+        return work()
+
+
 def test_a_breaker_opens_waits_tries_once_and_closes():
     clock = Clock()
     breaker = Breaker("it", failures=2, seconds=10, clock=clock)
-    breaker.failed()
-    breaker.before()
-    breaker.failed()
+    for _ in range(2):
+        assert not breaker.open
+        with pytest.raises(UnavailableError, match="x"):
+            call(breaker, fail)
     assert breaker.open
     clock.now = 9
     with pytest.raises(CircuitOpenError) as refused:
-        breaker.before()
+        call(breaker, answer)
     assert refused.value.retry_after == 1
     clock.now = 10
-    breaker.before()  # the one that tries
+
+    def try_while_trying() -> None:
+        with pytest.raises(CircuitOpenError):
+            call(breaker, answer)
+        fail()
+
+    with pytest.raises(UnavailableError, match="x"):
+        call(breaker, try_while_trying)
     with pytest.raises(CircuitOpenError):
-        breaker.before()
-    breaker.failed()
-    with pytest.raises(CircuitOpenError):
-        breaker.before()
+        call(breaker, answer)
     clock.now = 20
-    breaker.before()
-    breaker.succeeded()
+    assert call(breaker, answer) == "done"
     assert not breaker.open
-    breaker.before()
+    assert call(breaker, answer) == "done"
+
+
+def test_an_error_of_the_callers_does_not_open_a_breaker():
+    breaker = Breaker("it", failures=2, seconds=10)
+
+    def refuse() -> None:
+        raise KeyError("x")
+
+    for work in (fail, refuse, fail, refuse):
+        with pytest.raises((UnavailableError, KeyError)):
+            call(breaker, work)
+    assert not breaker.open
+
+
+def test_a_breaker_lets_calls_go_on_side_by_side():
+    breaker, together = Breaker("it", failures=2, seconds=10), threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        waited = [pool.submit(call, breaker, lambda: together.wait(10)) for _ in range(4)]
+        assert sorted(one.result() for one in waited) == [0, 1, 2, 3]
 
 
 def test_only_what_may_pass_is_tried_again():
@@ -69,14 +108,14 @@ def test_only_what_may_pass_is_tried_again():
 
     def run(error: Exception, succeed_at: int) -> str:
         tried.clear()
-        breaker = Breaker("it", failures=10, seconds=1)
-        return attempt(lambda: work(error, succeed_at), breaker=breaker, attempts=3, sleep=waits.append)
+        return again(3, sleep=waits.append)(work, error, succeed_at)
 
     assert run(UnavailableError("x"), 3) == "done"
     assert len(waits) == 2
-    assert 0 < waits[0] < waits[1] * 3
+    assert 0.04 <= waits[0] <= 0.08 <= waits[1] <= 0.12
     with pytest.raises(UnavailableError):
         run(UnavailableError("x"), 4)
+    assert len(tried) == 3
     with pytest.raises(UnavailableError):
         run(UnavailableError("x", transient=False), 2)
     assert len(tried) == 1
