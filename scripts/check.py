@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts.compose_env import demanded
-from scripts.stack.context import digest_of
+from scripts.stack import debian
 from tallyhouse.settings import ROOT, load_settings
 
 console = Console(highlight=False)
@@ -35,11 +36,17 @@ TYPED_SCRIPTS = (
     *("scripts/picture.py", "scripts/audit.py", "ci"),
 )
 ACTIONLINT = "v1.7.12"
+COMPOSE, COMPOSE_SUITE = "2.26.1-4", "trixie"
+"""Docker Compose where the machine has none: that of Debian's stable suite, which keeps its version."""
 BIN = Path(sys.executable).parent
 
 
-def run(*command: str) -> str | None:
+def run(*command: str, **environment: str) -> str | None:
     """Run a checker in the repository.
+
+    Args:
+        command: The checker and its arguments.
+        environment: More of its environment.
 
     Returns:
         What it said if it failed, else None.
@@ -47,7 +54,7 @@ def run(*command: str) -> str | None:
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -122,13 +129,32 @@ def go_tool(name: str, *build: str, cwd: Path = ROOT) -> str:
     return str(next(folder.iterdir()))
 
 
+def docker_compose() -> list[str]:
+    """Docker Compose: the machine's, else Debian's. To read a file it needs no engine.
+
+    Raises:
+        OSError: There is none, and it cannot be had from here.
+    """
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and run(*command, "version") is None:
+            return command
+    folder = load_settings().cache / "tools" / f"docker-compose-{COMPOSE}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=".docker-compose-", dir=folder.parent))
+        try:
+            debian.unpack("docker-compose", COMPOSE, COMPOSE_SUITE, making)
+            making.rename(folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return [str(folder / "usr/libexec/docker/cli-plugins/docker-compose")]
+
+
 def compose() -> str | None:
-    """Read docker-compose.yaml as Docker Compose does, with every password that it demands."""
-    folder = ROOT / "scripts/compose_check"
-    digest = digest_of(folder / "main.go", folder / "go.sum")
-    program = go_tool(f"compose-check-{digest}", "install", ".", cwd=folder)
-    passwords = [f"{name}=x" for name in demanded((ROOT / "docker-compose.yaml").read_text())]
-    return run(program, "docker-compose.yaml", *passwords)
+    """Let Docker Compose read docker-compose.yaml, every profile, with every password that it demands."""
+    passwords = dict.fromkeys(demanded((ROOT / "docker-compose.yaml").read_text()), "x")
+    command = [*docker_compose(), "--env-file", os.devnull, "--profile", "*", "config", "--quiet"]
+    return run(*command, **passwords)
 
 
 def docker() -> str | None:

@@ -1,7 +1,7 @@
 """docker-compose.yaml agrees with the native stack: ports, names, credentials, and who may reach them.
 
 No Docker engine is needed, and none was there: this reads the file, it does not run it. That Docker Compose
-can read it, `make check` says, by Compose's own library.
+itself can read it, `make check` says.
 """
 
 import os
