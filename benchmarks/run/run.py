@@ -33,7 +33,7 @@ from rich.table import Table
 
 from scripts.stack import lifecycle
 from scripts.stack.context import Stack, StackError, console
-from scripts.stack.dag_runs import AirflowApi, DagRuns, run_dags
+from scripts.stack.dag_runs import DagRuns, StackAirflow, run_dags
 from scripts.stack.demo import failures, ledger_options, tool
 from scripts.stack.supervise import Supervisor
 
@@ -115,7 +115,7 @@ def measure(stack: Stack, case: str, dag_ids: list[str]) -> list[Row]:
         StackError: A run failed, or its ledger does not close.
     """
     console.rule(f"[bold]{case}[/]", align="left", style="dim")
-    api = AirflowApi(stack)
+    api = StackAirflow(stack)
     api.wait_for_dags(dag_ids)
     memory = Memory(Supervisor(stack).pid())
     with memory.watched():
@@ -127,7 +127,7 @@ def measure(stack: Stack, case: str, dag_ids: list[str]) -> list[Row]:
     return rows(api, case, runs, memory)
 
 
-def rows(api: AirflowApi, case: str, runs: DagRuns, memory: Memory) -> list[Row]:
+def rows(api: StackAirflow, case: str, runs: DagRuns, memory: Memory) -> list[Row]:
     """One row per task, in the order in which they began, and the total."""
     found = []
     for task in sorted(runs.tasks, key=lambda task: task.began or datetime.max.replace(tzinfo=UTC)):

@@ -19,7 +19,7 @@ from scripts.stack import fetch, lifecycle, query
 from scripts.stack import provision as provisioning
 from scripts.stack import superset as superset_server
 from scripts.stack.context import Stack, StackError, console
-from scripts.stack.dag_runs import AirflowApi
+from scripts.stack.dag_runs import StackAirflow
 from scripts.stack.demo import demo as run_demo
 from scripts.stack.demo import follow
 from scripts.stack.service import GROUPS
@@ -240,7 +240,7 @@ def airflow(stack: Stack, args: argparse.Namespace) -> int:
     dag_id = next((word for word in args.arguments[2:] if not word.startswith("-")), None)
     guard: AbstractContextManager[None] = nullcontext()
     if args.arguments[:2] == ["dags", "test"] and dag_id and Supervisor(stack).alive():
-        guard = AirflowApi(stack).paused(dag_id)
+        guard = StackAirflow(stack).paused(dag_id)
     with guard:
         return subprocess.run(command, env=stack.environment, cwd=stack.root, check=False).returncode
 

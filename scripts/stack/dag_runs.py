@@ -8,53 +8,36 @@ from datetime import UTC, datetime
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from urllib3.util import Retry
 
 from scripts.stack.context import Stack, StackError, console
+from tallyhouse.airflow_api import AirflowApi
 
 FINISHED = ("success", "failed", "upstream_failed", "skipped", "removed")
 SIGNS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[yellow]·[/]"}
 POLL_SECONDS = 1.0
+HELP = "; see 'make status' and 'make logs S=airflow-api-server'"
 
 
-class AirflowApi:
-    """Airflow's REST API, with a token of the web UI's account."""
+class StackAirflow(AirflowApi):
+    """Airflow of the stack, with the web UI's account."""
 
     def __init__(self, stack: Stack) -> None:
-        self.url = stack.settings.airflow_url
-        self.login = {
-            "username": stack.settings.airflow_admin_user,
-            "password": stack.secrets["AIRFLOW_ADMIN_PASSWORD"],
-        }
-        self.session = requests.Session()
-        # A busy machine may let a question wait; the run that is followed goes on all the same.
-        patient = Retry(total=5, backoff_factor=1, allowed_methods=["GET"], status_forcelist=[502, 503, 504])
-        self.session.mount("http://", HTTPAdapter(max_retries=patient))
+        settings = stack.settings
+        password = stack.secrets["AIRFLOW_ADMIN_PASSWORD"]
+        super().__init__(settings.airflow_url, settings.airflow_admin_user, password)
 
     def ask(self, method: str, path: str, **more: Any) -> Any:
-        """One call below ``/api/v2``; logs in when the token is missing or has run out.
+        """See `AirflowApi`.
 
         Raises:
             StackError: Airflow does not answer, or refuses.
         """
         try:
-            for attempt in (1, 2):
-                answer = self.session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **more)
-                if answer.status_code != 401 or attempt == 2:
-                    break
-                token = self.session.post(f"{self.url}/auth/token", json=self.login, timeout=30)
-                token.raise_for_status()
-                self.session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
-            if 400 <= answer.status_code < 500:
-                raise StackError(f"airflow: {method} {path}: {answer.status_code}: {_detail(answer)}")
-            answer.raise_for_status()
+            return super().ask(method, path, **more)
         except requests.RequestException as error:
-            raise StackError(
-                f"airflow: {method} {path}: {error}; see 'make status' and 'make logs S=airflow-api-server'"
-            ) from error
-        return answer.json()
+            look = "" if error.response is not None and error.response.status_code < 500 else HELP
+            raise StackError(f"airflow: {method} {path}: {error}{look}") from error
 
     def wait_for_dags(self, dag_ids: list[str], seconds: float = 120) -> None:
         """Wait until the DAG processor has read the DAG files.
@@ -199,7 +182,7 @@ class DagRuns:
         return idle
 
 
-def run_dags(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None = None) -> DagRuns:
+def run_dags(api: StackAirflow, dag_ids: list[str], conf: dict[str, Any] | None = None) -> DagRuns:
     """Run DAGs at the same time, a line of progress for each task, and wait for their end.
 
     Args:
@@ -245,26 +228,18 @@ def run_dags(api: AirflowApi, dag_ids: list[str], conf: dict[str, Any] | None = 
     return runs
 
 
-def _detail(answer: requests.Response) -> str:
-    """What Airflow says of a request that it refuses."""
-    try:
-        return str(answer.json()["detail"])[:600]
-    except (ValueError, KeyError, TypeError):
-        return answer.text.strip()[:600]
-
-
 def _took(task: Task) -> str:
     return f"{task.seconds:.1f} s" if task.began else (task.state or "").replace("_", " ")
 
 
-def _ended(api: AirflowApi, runs: DagRuns) -> Iterator[tuple[str, str]]:
+def _ended(api: StackAirflow, runs: DagRuns) -> Iterator[tuple[str, str]]:
     for dag_id, dag_run_id in runs.dag_run_ids.items():
         state = api.ask("GET", f"dags/{dag_id}/dagRuns/{dag_run_id}")["state"]
         if state in ("success", "failed"):
             yield dag_id, state
 
 
-def _tasks(api: AirflowApi, dag_id: str, dag_run_id: str) -> list[Task]:
+def _tasks(api: StackAirflow, dag_id: str, dag_run_id: str) -> list[Task]:
     path = f"dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances"
     found = api.ask("GET", path, params={"limit": 1000})["task_instances"]
     return sorted(map(Task.of, found), key=lambda task: task.ended or datetime.max.replace(tzinfo=UTC))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from scripts.stack import fetch, lifecycle, readiness
 from scripts.stack.context import Stack, StackError, console
-from scripts.stack.dag_runs import AirflowApi, DagRuns, run_dags
+from scripts.stack.dag_runs import DagRuns, StackAirflow, run_dags
 
 NIGHTLY = ["techmarket_nightly", "pancake_nightly"]
 MONITOR = "monitor_pipelines"
@@ -58,7 +58,7 @@ def demo(stack: Stack) -> int:
     Returns:
         0 when all runs succeeded and their ledgers close.
     """
-    clock, api = Clock(), AirflowApi(stack)
+    clock, api = Clock(), StackAirflow(stack)
     with clock.phase("set-up"):
         fetch.setup(stack)
     with clock.phase("servers and Airflow"):
@@ -80,7 +80,7 @@ def demo(stack: Stack) -> int:
     return tool(stack, "tallyhouse.ledger", "print", *ledger_options(stack, all_runs), check=False)
 
 
-def nightly_run(stack: Stack, api: AirflowApi, clock: Clock, name: str) -> DagRuns:
+def nightly_run(stack: Stack, api: StackAirflow, clock: Clock, name: str) -> DagRuns:
     """Run the nightly DAGs at the same time, and stop here if one fails.
 
     Raises:
@@ -111,7 +111,7 @@ def follow(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None)
     Raises:
         StackError: Airflow does not answer, or a line for each task that failed.
     """
-    api = AirflowApi(stack)
+    api = StackAirflow(stack)
     api.wait_for_dags(dag_ids, seconds=30)
     runs = run_dags(api, dag_ids, conf)
     if not runs.succeeded:
@@ -123,7 +123,7 @@ def follow(stack: Stack, dag_ids: list[str], conf: dict[str, Any] | None = None)
     return tool(stack, "tallyhouse.ledger", "print", *options, check=False)
 
 
-def failures(stack: Stack, api: AirflowApi, runs: DagRuns) -> Iterator[str]:
+def failures(stack: Stack, api: StackAirflow, runs: DagRuns) -> Iterator[str]:
     """A line for each failed task."""
     for task in runs.tasks:
         if task.state == "failed":

@@ -55,6 +55,9 @@ class Airflow:
                 self.answer({"access_token": "t"})
 
             def do_GET(self) -> None:
+                if self.headers["Authorization"] != "Bearer t":
+                    self.send_error(401)
+                    return
                 query = parse_qs(urlsplit(self.path).query)
                 if "/taskInstances" in self.path:
                     self.answer({"task_instances": played.tasks})

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from scripts.stack.context import Stack
-from scripts.stack.dag_runs import AirflowApi, DagRuns, run_dags
+from scripts.stack.dag_runs import DagRuns, StackAirflow, run_dags
 from scripts.stack.services import services
 from tallyhouse.settings import Settings
 from tests.stack.sockets import Listening, decoded, listening_sockets
@@ -36,7 +36,7 @@ def watched(settings: Settings) -> Watched:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        runs = run_dags(AirflowApi(Stack(settings)), ["pancake_nightly"])
+        runs = run_dags(StackAirflow(Stack(settings)), ["pancake_nightly"])
     finally:
         over.set()
         watcher.join()

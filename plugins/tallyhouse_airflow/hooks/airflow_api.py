@@ -10,6 +10,7 @@ from urllib.parse import quote
 import requests
 from airflow.providers.http.hooks.http import HttpHook
 
+from tallyhouse.airflow_api import AirflowApi
 from tallyhouse_airflow.hooks.failures import find_connection, refused
 
 PAGE = 100
@@ -23,7 +24,7 @@ class AirflowApiHook(HttpHook):
 
     def __init__(self, http_conn_id: str = "airflow_api", **kwargs: Any) -> None:
         super().__init__(method="GET", http_conn_id=http_conn_id, **kwargs)
-        self._opened: tuple[requests.Session, str] | None = None
+        self._api: AirflowApi | None = None
 
     def finished_runs(self, since: datetime | None, where: str) -> Iterator[dict[str, Any]]:
         """DAG runs that ended at or after an instant, oldest end first.
@@ -38,7 +39,6 @@ class AirflowApiHook(HttpHook):
         Raises:
             TallyhouseError: The API does not answer, or refuses the account.
         """
-        session, base = self._session(where)
         parameters: dict[str, Any] = {"state": ["success", "failed"], "order_by": "end_date", "limit": PAGE}
         after = since.isoformat() if since else None
         offset = 0
@@ -46,7 +46,7 @@ class AirflowApiHook(HttpHook):
         while True:
             if after is not None:
                 parameters["end_date_gte"] = after
-            runs = self._get(session, base, "/dags/~/dagRuns", where, **parameters, offset=offset)["dag_runs"]
+            runs = self._ask("dags/~/dagRuns", where, **parameters, offset=offset)["dag_runs"]
             new = [run for run in runs if (run["dag_id"], run["dag_run_id"]) not in seen]
             seen.update((run["dag_id"], run["dag_run_id"]) for run in new)
             yield from new
@@ -64,37 +64,19 @@ class AirflowApiHook(HttpHook):
         Raises:
             TallyhouseError: The API does not answer.
         """
-        session, base = self._session(where)
-        path = f"/dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}/taskInstances"
-        tasks = self._get(session, base, path, where, limit=PAGE)["task_instances"]
+        path = f"dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}/taskInstances"
+        tasks = self._ask(path, where, limit=PAGE)["task_instances"]
         ended = sorted((task for task in tasks if task["end_date"]), key=lambda task: task["end_date"])
         failed = [task for task in ended if task["state"] == "failed"]
         return failed[0] if failed else ended[-1] if ended else None
 
-    def _get(
-        self, session: requests.Session, base: str, path: str, where: str, **parameters: Any
-    ) -> dict[str, Any]:
+    def _ask(self, path: str, where: str, **parameters: Any) -> dict[str, Any]:
+        if self._api is None:
+            conn = find_connection(self.http_conn_id, where)
+            url = f"{conn.schema or 'http'}://{conn.host}:{conn.port}"
+            self._api = AirflowApi(url, conn.login or "", conn.password or "")
         try:
-            answer = session.get(f"{base}/api/v2{path}", params=parameters, timeout=30)
-            answer.raise_for_status()
+            found: dict[str, Any] = self._api.ask("GET", path, params=parameters)
         except requests.RequestException as error:
             raise refused(self.http_conn_id, where, error) from error
-        found: dict[str, Any] = answer.json()
         return found
-
-    def _session(self, where: str) -> tuple[requests.Session, str]:
-        if self._opened is not None:
-            return self._opened
-        conn = find_connection(self.http_conn_id, where)
-        base = f"{conn.schema or 'http'}://{conn.host}:{conn.port}"
-        session = requests.Session()
-        try:
-            answer = session.post(
-                f"{base}/auth/token", json={"username": conn.login, "password": conn.password}, timeout=30
-            )
-            answer.raise_for_status()
-        except requests.RequestException as error:
-            raise refused(self.http_conn_id, where, error) from error
-        session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        self._opened = session, base
-        return self._opened
