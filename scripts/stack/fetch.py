@@ -218,8 +218,8 @@ class Fetcher:
         self.run("mysql", [*download, f"{MYSQL_PACKAGE}={version}"])
         for package in sorted((apt / "archives").glob("*.deb")):
             self.run("mysql", ["dpkg-deb", "-x", str(package), str(into)])
-        for folder in (apt, *(into / "usr/share" / name for name in ("doc", "man", "locale"))):
-            shutil.rmtree(folder, ignore_errors=True)
+        for leftover in (apt, *(into / "usr/share" / name for name in ("doc", "man", "locale"))):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     # -- tools ------------------------------------------------------------------------------------
 
