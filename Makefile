@@ -111,6 +111,12 @@ migrate-down: $(READY) ## One revision back, with the columns that it added: mak
 migrate-create: $(READY) ## Start a new revision: make migrate-create NAME="What it does"
 	@$(PY) -m services.kaggle_data_api.migrate create "$$NAME"
 
+##@ Kubernetes
+
+.PHONY: charts
+charts: $(READY) ## The platform's manifests: make charts ENV=production [RELEASES="airflow spark"]
+	@$(PY) -m scripts.charts template $(or $(ENV),local) $(RELEASES)
+
 ##@ Quality
 
 .PHONY: test check bench-run audit format docs picture dags-md requirements

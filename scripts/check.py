@@ -17,8 +17,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from scripts import charts
 from scripts.compose_env import demanded
 from scripts.stack import debian
+from scripts.tools import go_tool
 from tallyhouse.settings import ROOT, load_settings
 
 console = Console(highlight=False)
@@ -34,6 +36,7 @@ HEAD = """\
 TYPED_SCRIPTS = (
     *("scripts/stack", "scripts/check.py", "scripts/prometheus_login.py", "scripts/site.py"),
     *("scripts/picture.py", "scripts/audit.py", "ci"),
+    *("scripts/charts.py", "scripts/tools.py"),
 )
 ACTIONLINT = "v1.7.12"
 COMPOSE, COMPOSE_SUITE = "2.26.1-4", "trixie"
@@ -99,36 +102,6 @@ def requirements() -> str | None:
     return "\n".join([*differs[:12], "run `make requirements`"]) if differs else None
 
 
-def go_tool(name: str, *build: str, cwd: Path = ROOT) -> str:
-    """A program that Go builds, once, into the cache.
-
-    Args:
-        name: The program, with what tells its versions apart.
-        build: Arguments of `go`.
-        cwd: Where it is built.
-
-    Returns:
-        Where it is.
-
-    Raises:
-        OSError: There is no Go, or it does not build.
-    """
-    folder = load_settings().cache / "tools" / name
-    if not folder.exists():
-        done = subprocess.run(
-            ["go", *build],
-            cwd=cwd,
-            env=os.environ | {"GOBIN": str(folder)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise OSError(f"{name}: {done.stderr.strip()[-300:]}")
-    return str(next(folder.iterdir()))
-
-
 def docker_compose() -> list[str]:
     """Docker Compose: the machine's, else Debian's. To read a file it needs no engine.
 
@@ -163,6 +136,11 @@ def docker() -> str | None:
     return run("hadolint", *(str(file.relative_to(ROOT)) for file in sorted(files)))
 
 
+def helm_charts() -> str | None:
+    """Lint every chart, and judge what it renders in every environment."""
+    return "\n".join(charts.check()) or None
+
+
 def workflows() -> str | None:
     """Lint the workflows of GitHub Actions."""
     actionlint = f"github.com/rhysd/actionlint/cmd/actionlint@{ACTIONLINT}"
@@ -181,6 +159,9 @@ ANOTHER_MEANING = (
         "tests/warehouse/test_migrate.py",
         "scripts/check.py",
         "CHANGELOG.md",
+        # Kubernetes has bindings of subjects.
+        "infrastructure/helm/library-charts/common/templates/_serviceaccount.yaml",
+        "tests/helm/golden/*",
         "*/vendor/*",
     ),
     *("services/common/security.py", "include/tallyhouse/contracts/load.py", "tests/warehouse/schema.py"),
@@ -220,6 +201,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "docker": docker,
     "workflows": workflows,
     "words": words,
+    "charts": helm_charts,
     "picture": lambda: run("python", "-m", "scripts.picture", "--check"),
     "site": lambda: run("python", "-m", "scripts.site"),
 }

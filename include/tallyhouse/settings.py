@@ -126,6 +126,9 @@ class Settings(LocalFolder):
     dwh_reader_password: str
     dwh_documented_user: str
     dwh_documented_password: str
+    # The server of its own that it has in a cluster; PostgreSQL's if they are not set.
+    pancake_db_host: str = ""
+    pancake_db_port: int = 0
     pancake_db: str
     pancake_user: str
     pancake_password: str
@@ -213,6 +216,8 @@ class Settings(LocalFolder):
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
+        self.pancake_db_host = self.pancake_db_host or self.postgres_host
+        self.pancake_db_port = self.pancake_db_port or self.postgres_port
         offset = self.port_offset
         for name in self.ports():
             port = getattr(self, name) + offset

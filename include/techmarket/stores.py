@@ -42,7 +42,7 @@ PANCAKES = Store("pancake", ("pancakes",))
 def place(settings: Settings, store: str) -> str:
     """Database and address, for messages."""
     if store == PANCAKES.name:
-        return f"{settings.pancake_db} at {settings.postgres_host}:{settings.postgres_port}"
+        return f"{settings.pancake_db} at {settings.pancake_db_host}:{settings.pancake_db_port}"
     values = settings.environment()
     key = f"MYSQL_{store.upper()}"
     return f"{values[f'{key}_DB']} at {values[f'{key}_HOST']}:{values[f'{key}_PORT']}"
@@ -123,8 +123,8 @@ def pancake_store(settings: Settings) -> Iterator[psycopg.Connection]:
     where = place(settings, PANCAKES.name)
     try:
         with psycopg.connect(
-            host=settings.postgres_host,
-            port=settings.postgres_port,
+            host=settings.pancake_db_host,
+            port=settings.pancake_db_port,
             user=settings.pancake_user,
             password=settings.pancake_password,
             dbname=settings.pancake_db,

@@ -4,6 +4,7 @@
 set -u
 for key in INGEST PANCAKE KAGGLE_DATA DWH SUPERSET; do
   db_name=${key}_DB
+  [ -n "${!db_name:-}" ] || continue # in a cluster the shop has a server of its own
   user=${key}_USER password=${key}_PASSWORD
   if [ "$key" = SUPERSET ]; then user=SUPERSET_DB_USER password=SUPERSET_DB_PASSWORD; fi
   docker_process_sql \

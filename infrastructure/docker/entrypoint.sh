@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Gives a container of docker-compose.yaml the environment that the native stack's processes have: made once
-# by `stack provision` (the service airflow-init), kept in the volume that the Airflow services share.
+# Gives a container the environment that the native stack's processes have. In docker-compose.yaml it is made once
+# by `stack provision` (the service airflow-init) and kept in the volume that the Airflow services share; in a
+# cluster each pod is told TALLYHOUSE_RENDER and makes it for itself, from its settings and Secrets.
 set -euo pipefail
 env=$TALLYHOUSE_LOCAL/run/env.sh
+if [ -n "${TALLYHOUSE_RENDER:-}" ] && [ ! -e "$env" ]; then
+  (cd /opt/tallyhouse && python -m scripts.stack render)
+fi
 if [ -r "$env" ]; then
   own=$(export -p)
   # shellcheck source=/dev/null

@@ -59,6 +59,12 @@ def provision(stack: Stack, _: argparse.Namespace) -> int:
     return 0
 
 
+def render(stack: Stack, _: argparse.Namespace) -> int:
+    """Write the configuration that is made from the settings, as each pod of a cluster does at its start."""
+    stack.render()
+    return 0
+
+
 def print_links(stack: Stack) -> None:
     """Where to look at what runs."""
     states = Supervisor(stack).states()
@@ -267,6 +273,7 @@ COMMANDS = (
     test,
     setup,
     provision,
+    render,
     start,
     stop,
     status,

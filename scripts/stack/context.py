@@ -92,7 +92,8 @@ def make_secrets(path: Path) -> dict[str, str]:
         path: the file; made if it is not there.
 
     Returns:
-        Each secret by its name: keys, the passwords of web UIs and every server's passwords.
+        Each secret by its name: keys, the passwords of web UIs and every server's passwords. One that stands
+        in the environment is taken from there, and not written down: in a cluster all of them do.
     """
     made = {
         "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -111,7 +112,8 @@ def make_secrets(path: Path) -> dict[str, str]:
         kept = dict(json.loads(path.read_text())) if path.exists() else {}
         if not made.keys() <= kept.keys():  # made by an older version, or not at all
             write_private(path, json.dumps(made | kept, indent=2))
-    return made | kept
+    given = {name: os.environ[name] for name in made if os.environ.get(name)}
+    return made | kept | given
 
 
 class Stack:

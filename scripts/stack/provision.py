@@ -115,12 +115,16 @@ def postgres_databases(stack: Stack) -> None:
     s = stack.settings
     owners = {
         s.dwh_db: (s.dwh_user, s.dwh_password),
-        s.pancake_db: (s.pancake_user, s.pancake_password),
         s.kaggle_data_db: (s.kaggle_data_user, s.kaggle_data_password),
         s.airflow_db: (s.airflow_db_user, s.airflow_db_password),
         s.ingest_db: (s.ingest_user, s.ingest_password),
     }
-    readers = {s.dwh_db: s.dwh_reader_user, s.pancake_db: s.etl_reader_user}
+    readers = {s.dwh_db: s.dwh_reader_user}
+    # Where the shop has a server of its own, who made that has made its accounts.
+    shares_server = (s.pancake_db_host, s.pancake_db_port) == (s.postgres_host, s.postgres_port)
+    if shares_server:
+        owners[s.pancake_db] = (s.pancake_user, s.pancake_password)
+        readers[s.pancake_db] = s.etl_reader_user
     # The documented login first: where .env gives the owner its name, the owner's password is the one.
     passwords = {s.dwh_documented_user: s.dwh_documented_password} | dict(owners.values())
     passwords |= {
@@ -140,7 +144,8 @@ def postgres_databases(stack: Stack) -> None:
     for database, reader in readers.items():
         grant_reading(stack, database, owners[database][0], reader)
     pipeline_info_schema(stack)
-    pancake_schema(stack)
+    if shares_server:
+        pancake_schema(stack)
 
 
 def login(connection: psycopg.Connection, role: str, password: str) -> None:

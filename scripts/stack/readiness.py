@@ -70,8 +70,8 @@ def warehouse_connection(settings: Settings) -> psycopg.Connection:
 def pancake_connection(settings: Settings) -> psycopg.Connection:
     """A connection to the pancake shop's database as the account that extracts."""
     return psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
+        host=settings.pancake_db_host,
+        port=settings.pancake_db_port,
         user=settings.etl_reader_user,
         password=settings.etl_reader_password,
         dbname=settings.pancake_db,

@@ -114,8 +114,8 @@ def pancake(stack: Stack) -> Service:
     """The pancake application, told of its database by the names that its document has."""
     s = stack.settings
     environment = {
-        "DB_HOST": s.postgres_host,
-        "DB_PORT": str(s.postgres_port),
+        "DB_HOST": s.pancake_db_host,
+        "DB_PORT": str(s.pancake_db_port),
         "DB_NAME": s.pancake_db,
         "DB_USER": s.pancake_user,
         "DB_PASSWORD": s.pancake_password,

@@ -1,0 +1,1 @@
+../../../../../sql/oltp/05_pancake_schema.sql

@@ -1,0 +1,1 @@
+../../../../../sql/oltp/01_auth_schema.sql

@@ -1,0 +1,1 @@
+../../../../../sql/oltp/02_catalog_schema.sql

@@ -1,0 +1,1 @@
+../../../../../sql/oltp/03_orders_schema.sql

@@ -1,0 +1,1 @@
+../../../../../sql/oltp/04_payments_schema.sql

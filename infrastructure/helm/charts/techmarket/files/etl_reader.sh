@@ -1,0 +1,1 @@
+../../../../docker/etl_reader.sh
