@@ -53,8 +53,8 @@ def curate(pipeline_name: str, run_id: str) -> None:
     if batch is None:
         raise TallyhouseError(
             "the run has no committed raw batch",
-            where=f"{contract.qualified_name} in run {run_id}",
             remedy="Clear the task that takes the objects.",
+            table=contract.qualified_name,
         )
     counts = {"raw": batch.rows, "curated": 0, "superseded": 0, "quarantined": 0}
     digests = dict.fromkeys(("raw", "curated", "superseded"), "0")

@@ -61,7 +61,7 @@ class JobLake:
             secret_key=os.environ["LAKE_SECRET_KEY"],
             region=os.environ.get("LAKE_REGION", "us-east-1"),
         )
-        lake.check("Spark job")
+        lake.check()
         return cls(lake, f"s3a://{lake.root}")
 
     def uri(self, key: str) -> str:

@@ -37,6 +37,8 @@ def run_job(job: Callable[[str, str], None]) -> None:
         job(arguments.pipeline, arguments.run_id)
         report()
     except Exception as error:
+        if isinstance(error, TallyhouseError):
+            error.add_context(f"pipeline {arguments.pipeline}", arguments.run_id)
         try:
             report(error)
         except (TallyhouseError, OSError) as unwritten:

@@ -41,8 +41,8 @@ def typed(raw: DataFrame, contract: TableContract) -> DataFrame:
     if missing := [name for name in contract.column_names if name not in raw.columns]:
         raise TallyhouseError(
             f"raw has no column {', '.join(missing)}",
-            where=contract.qualified_name,
             remedy="Extract it again under the current contract.",
+            table=contract.qualified_name,
         )
     wire = dict(raw.dtypes)
     return raw.select(

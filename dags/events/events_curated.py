@@ -22,7 +22,6 @@ from airflow.sdk import DAG, Param, TaskGroup
 from tallyhouse_airflow.operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
 from tallyhouse_airflow.operators.run import CloseRunOperator, OpenRunOperator
 from tallyhouse_airflow.operators.spark_job import CurateEventsOperator
-from tallyhouse_airflow.task_groups.nightly import RUN_ID
 from tallyhouse_airflow.task_groups.published import published
 
 with DAG(
@@ -54,9 +53,11 @@ with DAG(
 ):
     open_run = OpenRunOperator(task_id="open_run", pipeline="events")
     with TaskGroup("extract", tooltip="Every object that no run has taken, into immutable raw") as extract:
-        EventObjectsToLakeOperator(task_id="events", run_id=RUN_ID, limit="{{ params.limit }}")
-    curate = CurateEventsOperator(task_id="curate", pipeline="events", run_id=RUN_ID)
+        EventObjectsToLakeOperator(task_id="events", run_id=open_run.output, limit="{{ params.limit }}")
+    curate = CurateEventsOperator(task_id="curate", pipeline="events", run_id=open_run.output)
     with TaskGroup("publish", tooltip="One entry of the log, then every file in its place") as publish:
-        EventsToCuratedOperator(task_id="curated", run_id=RUN_ID, outlets=published("events", "lake/curated"))
-    close_run = CloseRunOperator(task_id="close_run", run_id=RUN_ID).as_teardown()
+        EventsToCuratedOperator(
+            task_id="curated", run_id=open_run.output, outlets=published("events", "lake/curated")
+        )
+    close_run = CloseRunOperator(task_id="close_run", run_id=open_run.output).as_teardown()
     open_run >> extract >> curate >> publish >> close_run

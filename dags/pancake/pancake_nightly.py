@@ -16,7 +16,6 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
 from tallyhouse_airflow.task_groups.nightly import nightly, nightly_params
 
 with DAG(
@@ -34,8 +33,8 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),
     },
-    params=nightly_params(["pancakes"]),
+    params=nightly_params("pancake"),
     render_template_as_native_obj=True,
     tags=["pancake", "nightly"],
 ):
-    nightly(pipeline="pancake", extractions={"pancake": PostgresToLakeOperator})
+    nightly("pancake")

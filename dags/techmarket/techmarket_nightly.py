@@ -20,15 +20,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import DAG
 
-from tallyhouse_airflow.operators.mysql_to_lake import MySqlToLakeOperator
 from tallyhouse_airflow.task_groups.nightly import nightly, nightly_params
-
-TABLES = (
-    *("sessions", "users", "roles"),
-    *("inventory", "product_prices", "products", "categories"),
-    *("order_items", "orders", "addresses", "customers"),
-    *("refunds", "payments", "payment_methods"),
-)
 
 with DAG(
     dag_id="techmarket_nightly",
@@ -45,16 +37,8 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=2),
     },
-    params=nightly_params(TABLES),
+    params=nightly_params("techmarket"),
     render_template_as_native_obj=True,
     tags=["techmarket", "nightly"],
 ):
-    nightly(
-        pipeline="techmarket",
-        extractions={
-            "auth": MySqlToLakeOperator,
-            "catalog": MySqlToLakeOperator,
-            "orders": MySqlToLakeOperator,
-            "payments": MySqlToLakeOperator,
-        },
-    )
+    nightly("techmarket")

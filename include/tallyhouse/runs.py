@@ -110,7 +110,6 @@ def may_publish(connection: psycopg.Connection[Any], pipeline: str, run_id: str)
     if status is None or later is not None:
         raise TallyhouseError(
             f"the run was superseded by {later}" if later else "the run is not known",
-            where=f"pipeline {pipeline} in run {run_id}",
             remedy="Start a new run; it takes the same window again",
         )
     return True

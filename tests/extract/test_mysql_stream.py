@@ -180,19 +180,19 @@ def test_what_commits_while_the_stream_is_read_is_not_in_it(mysql_scratch, tmp_p
 
 
 def test_a_table_that_is_not_what_its_contract_says_is_refused(mysql_scratch) -> None:
-    with pytest.raises(TallyhouseError, match=r"scratch\.oddities in run r1: the source has no such table"):
-        check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
+    with pytest.raises(TallyhouseError, match=r"scratch\.oddities: the source has no such table"):
+        check_columns(connection(mysql_scratch), "mysql", TABLE)
     mysql_scratch.cursor.execute(DDL.replace("amount", "amounts"))
-    with pytest.raises(TallyhouseError, match=r"scratch\.oddities in run r1: the source lacks amount\. Add"):
-        check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
+    with pytest.raises(TallyhouseError, match=r"scratch\.oddities: the source lacks amount\. Add"):
+        check_columns(connection(mysql_scratch), "mysql", TABLE)
 
 
 def test_a_cursor_that_may_be_null_is_refused(mysql_scratch) -> None:
     mysql_scratch.cursor.execute(DDL)
-    with pytest.raises(TallyhouseError, match=r"oddities in run r1: its cursor updated_at may be NULL"):
-        check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
+    with pytest.raises(TallyhouseError, match=r"oddities: its cursor updated_at may be NULL"):
+        check_columns(connection(mysql_scratch), "mysql", TABLE)
     mysql_scratch.cursor.execute("ALTER TABLE oddities MODIFY updated_at datetime(6) NOT NULL")
-    check_columns(connection(mysql_scratch), "mysql", TABLE, "r1")
+    check_columns(connection(mysql_scratch), "mysql", TABLE)
 
 
 def test_a_stream_that_breaks_commits_nothing(mysql_scratch, tmp_path: Path) -> None:

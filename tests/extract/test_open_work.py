@@ -275,7 +275,7 @@ def test_without_rights_the_overlap_stands_in_and_is_warned_of(
         work = open_work_mysql.open_work(lambda: server.connect(user, "Pour-1789", database=None), SOURCE)
     finally:
         server.scratch.cursor.execute(f"DROP USER {user}@'%'")
-    open_work.tell(work, SOURCE, "r1")
+    open_work.tell(work, SOURCE)
     warned = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 1
     assert "source scratch in run r1: the account may not see open transactions" in warned[0]
@@ -318,11 +318,11 @@ def test_a_read_only_server_is_refused_unless_its_lag_is_told(server: Server) ->
     finally:
         server.scratch.cursor.execute("SET GLOBAL read_only = 0")
     with pytest.raises(TallyhouseError, match=r"source scratch in run r1: the server is a replica"):
-        check_primary(work, SOURCE, "r1")
+        check_primary(work, SOURCE)
     told = SourceContract("scratch", "mysql", "mysql_scratch", (TABLE,), replica_lag=30)
-    check_primary(work, told, "r1")
+    check_primary(work, told)
     assert next_watermark(work, told, None) <= work.at - timedelta(seconds=30)  # type: ignore[operator]
-    check_primary(server.runs.look(), SOURCE, "r1")
+    check_primary(server.runs.look(), SOURCE)
 
 
 def test_a_clock_that_was_set_back_is_noticed() -> None:

@@ -28,9 +28,7 @@ def test_an_open_ledger_names_the_table_the_hop_and_the_difference() -> None:
     with pytest.raises(TallyhouseError) as caught:
         check_closed([line(3, 3), line(10, 8), line(1, 2)], "r1")
     message = str(caught.value)
-    assert message.startswith(
-        "orders.orders in run r1: the ledger does not close: raw=accepted differs by -2 rows"
-    )
+    assert message.startswith("orders.orders: the ledger does not close: raw=accepted differs by -2 rows")
     assert "and 1 more lines" in message
     assert "\n" not in message
 

@@ -255,10 +255,10 @@ def test_a_gate_without_batches_starts_no_spark(
     def no_spark(*_: Any) -> None:
         raise AssertionError("the gate started Spark")
 
-    monkeypatch.setattr(SparkJobOperator, "execute", no_spark)
+    monkeypatch.setattr(SparkJobOperator, "carry_out", no_spark)
     operator = CheckBatchOperator(task_id="c", pipeline="pancake", run_id=RUN)
     message = fails(operator, context, permanent=True)
-    assert message.startswith(f"run {RUN}: no raw batch has a _manifest.json")
+    assert message.startswith(f"pipeline pancake in run {RUN}: no raw batch has a _manifest.json")
 
 
 def test_a_spark_job_says_in_one_line_why_it_failed(context: dict[str, Any]) -> None:

@@ -111,4 +111,4 @@ def test_the_edges_of_a_range_are_inside(shop: Shop) -> None:
             ),
             list(values.values()),
         )
-        check_fits(connection, "dwh", MODEL, model=MODEL, run_id="shop-1")
+        check_fits(connection, "dwh", MODEL, model=MODEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -31,7 +32,7 @@ def load_source(name: str) -> SourceContract:
     Raises:
         ValueError: There is no such source, or its overlay and its DBML do not agree.
     """
-    overlay = _read_yaml(OVERLAYS / f"{name}.yaml", "source contract", OVERLAYS.glob("*.yaml"))
+    overlay = _overlay(name)
     if overlay["engine"] not in ENGINES:
         raise ValueError(f"source {name}: engine {overlay['engine']!r} is not one of {', '.join(ENGINES)}")
     dbml_path = REPOSITORY / overlay["dbml"]
@@ -49,6 +50,29 @@ def load_source(name: str) -> SourceContract:
     )
     source.validate()
     return source
+
+
+@dataclass(frozen=True)
+class SourceOutline:
+    """What a DAG has to know of a source: its engine, and the names of its tables."""
+
+    engine: str
+    tables: tuple[str, ...]
+
+
+@cache
+def outline(pipeline: str) -> dict[str, SourceOutline]:
+    """The sources of a pipeline by name, from the overlays alone.
+
+    A DAG file is read again and again, and to parse DBML takes ten times as long.
+    """
+    found = _read_yaml(PIPELINES / pipeline / "pipeline.yaml", "pipeline", PIPELINES.glob("*/pipeline.yaml"))
+    overlays = {name: _overlay(name) for name in found["sources"]}
+    return {name: SourceOutline(one["engine"], tuple(one["tables"])) for name, one in overlays.items()}
+
+
+def _overlay(source: str) -> dict[str, Any]:
+    return _read_yaml(OVERLAYS / f"{source}.yaml", "source contract", OVERLAYS.glob("*.yaml"))
 
 
 @cache

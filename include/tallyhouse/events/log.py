@@ -170,7 +170,6 @@ class EventStore:
                 raise
             raise TallyhouseError(
                 f"another run has committed number {entry.version} of the curated table's log",
-                where=f"events in run {entry.run_id}",
                 remedy="Nothing of this run is visible; start a new one, which takes the same objects",
             ) from error
 

@@ -57,7 +57,6 @@ def publish(
         TallyhouseError: The run was superseded, or its ledger does not close; nothing is visible of it, its
             lines are kept.
     """
-    where = f"pipeline {pipeline.name} in run {run_id}"
     lines: list[Line] = []
     with connect() as connection:
         try:
@@ -73,7 +72,6 @@ def publish(
                     raise TallyhouseError(
                         f"it was curated on number {report['base_version']} of the log, which is at "
                         f"{state.version}",
-                        where=where,
                         remedy="Start a new run; it takes the same objects",
                     )
                 entry, new_rows = _entry(events, state, run_id)

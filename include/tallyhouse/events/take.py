@@ -88,7 +88,6 @@ def take(
     Raises:
         TallyhouseError: An object changed or went away while it was read; nothing was committed.
     """
-    where = f"{contract.qualified_name} in run {run_id}"
     now = datetime.now(UTC)
     objects = _new_objects(store, state)[:limit]
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
@@ -98,16 +97,16 @@ def take(
     except (OSError, pa.ArrowException) as error:
         raise TallyhouseError(
             f"an object could not be read ({first_line(error)})",
-            where=where,
             remedy="Nothing was committed; check `make status` and clear the task to list them again",
             transient=True,
+            table=contract.qualified_name,
         ) from error
     if taken.bytes != [info.size for info in objects]:
         raise TallyhouseError(
             "an object changed while it was read; ingest never writes one again",
-            where=where,
             remedy="Nothing was committed; see who writes below raw/, then clear the task",
             transient=True,
+            table=contract.qualified_name,
         )
     with lake.create(f"{prefix}/{OBJECTS}") as sink:
         pq.write_table(taken.table(), sink, compression="zstd")
@@ -128,7 +127,9 @@ def take(
         parts=parts,
     )
     commit(lake, manifest)
-    log.info("%s: %s lines of %s objects, %s", where, manifest.rows, len(objects), manifest.key)
+    log.info(
+        "%s: %s lines of %s objects, %s", contract.qualified_name, manifest.rows, len(objects), manifest.key
+    )
     return manifest
 
 

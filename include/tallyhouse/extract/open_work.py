@@ -67,7 +67,7 @@ def next_watermark(work: OpenWork, contract: SourceContract, current: datetime |
     return min(work.at, work.oldest or work.at) - back
 
 
-def check_primary(work: OpenWork, contract: SourceContract, run_id: str) -> None:
+def check_primary(work: OpenWork, contract: SourceContract) -> None:
     """Makes sure that the server is where rows are committed first, or that its lag is told.
 
     Raises:
@@ -77,7 +77,6 @@ def check_primary(work: OpenWork, contract: SourceContract, run_id: str) -> None
         raise TallyhouseError(
             "the server is a replica, or read-only: rows that it has not repeated yet would fall before the "
             "watermark",
-            where=f"source {contract.name} in run {run_id}",
             remedy=f"Let {contract.conn_id} lead to the primary, or say in the contract's `replica_lag` how "
             "many seconds a row can take to arrive, the longest transaction of the primary included",
         )
@@ -91,9 +90,9 @@ def behind(work: OpenWork, watermark: datetime | None) -> bool:
     return watermark is not None and work.at < watermark
 
 
-def tell(work: OpenWork, contract: SourceContract, run_id: str) -> None:
+def tell(work: OpenWork, contract: SourceContract) -> None:
     """Logs what was found: one line, and one warning where the watermark cannot be exact or has to stay."""
-    where = f"source {contract.name} in run {run_id}"
+    where = f"source {contract.name}"
     if work.unseen:
         log.warning(
             "%s: %s. Until then the next window reaches %s s back, and a transaction that stays open for "

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 _SCHEMA = {"mysql": "DATABASE()", "postgres": "current_schema()"}
 
 
-def check_columns(connection: Any, dialect: str, contract: TableContract, run_id: str) -> None:
+def check_columns(connection: Any, dialect: str, contract: TableContract) -> None:
     """Compares a table's columns with its contract.
 
     Columns that the contract does not know are reported in the log and left where they are.
@@ -22,12 +22,10 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
         connection: An open DB-API connection with `%s` parameters.
         dialect: `mysql` or `postgres`.
         contract: The table.
-        run_id: The run, for messages.
 
     Raises:
         TallyhouseError: The table, or a column of its contract, is not there, or its cursor may be NULL.
     """
-    where = f"{contract.qualified_name} in run {run_id}"
     cursor = connection.cursor()
     cursor.execute(
         "SELECT column_name, is_nullable FROM information_schema.columns "
@@ -39,26 +37,26 @@ def check_columns(connection: Any, dialect: str, contract: TableContract, run_id
     if not present:
         raise TallyhouseError(
             "the source has no such table, or the account may not read it",
-            where=where,
             remedy="Create it, grant SELECT on it, or take it out of the contract",
             table=contract.qualified_name,
         )
     if missing := [name for name in contract.column_names if name not in present]:
         raise TallyhouseError(
             f"the source lacks {', '.join(missing)}",
-            where=where,
             remedy="Add what is missing to the source, or take it out of the DBML and the contract",
             table=contract.qualified_name,
         )
     if contract.cursor and present[contract.cursor] == "YES":
         raise TallyhouseError(
             f"its cursor {contract.cursor} may be NULL, and no window would find such a row",
-            where=where,
             remedy="Make the column NOT NULL, or set `cursor: null` in the contract to take the table whole",
             table=contract.qualified_name,
         )
     if unknown := sorted(present.keys() - set(contract.column_names)):
-        log.warning("%s: columns %s are not in the contract and are not taken", where, ", ".join(unknown))
+        log.warning(
+            "%s: columns %s are not in the contract and are not taken",
+            *(contract.qualified_name, ", ".join(unknown)),
+        )
 
 
 _FIRST_INDEXED = {
@@ -70,14 +68,13 @@ _FIRST_INDEXED = {
 }
 
 
-def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract, run_id: str) -> None:
+def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract) -> None:
     """Warns where no index serves a table's window, with the source's plan: each run reads the whole table.
 
     Args:
         connection: An open DB-API connection with `%s` parameters.
         dialect: `mysql` or `postgres`.
         contract: The table; its columns are there.
-        run_id: The run, for the message.
     """
     if contract.cursor is None:
         return
@@ -93,14 +90,14 @@ def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract, 
             " ".join(str(value) for value in row if value is not None) for row in cursor.fetchall()
         )
         log.warning(
-            "%s in run %s: no index begins with its cursor %s, so every run reads the whole table (plan: "
-            "%s); add one to the source",
-            *(contract.qualified_name, run_id, contract.cursor, plan),
+            "%s: no index begins with its cursor %s, so every run reads the whole table (plan: %s); add "
+            "one to the source",
+            *(contract.qualified_name, contract.cursor, plan),
         )
     cursor.close()
 
 
-def check_clock(connection: Any, contract_source: str, run_id: str) -> None:
+def check_clock(connection: Any) -> None:
     """Makes sure that a MySQL server stamps `updated_at` in UTC.
 
     DATETIME keeps the session's wall clock, so a server in another zone shifts every cursor.
@@ -115,6 +112,5 @@ def check_clock(connection: Any, contract_source: str, run_id: str) -> None:
     if abs(int(seconds)) > 1:
         raise TallyhouseError(
             f"the server's clock is {seconds} s away from UTC, so every updated_at would be shifted",
-            where=f"source {contract_source} in run {run_id}",
             remedy="Set default_time_zone = '+00:00' on the server",
         )

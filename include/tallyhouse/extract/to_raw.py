@@ -63,7 +63,6 @@ def write_batch(
     Raises:
         TallyhouseError: The stream broke, or brought another number of rows than the source counted.
     """
-    where = f"{contract.qualified_name} in run {run_id}"
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
     schema = wire_schema(contract)
     try:
@@ -71,7 +70,6 @@ def write_batch(
     except (RuntimeError, OSError, AdbcError, pa.ArrowException) as error:
         raise TallyhouseError(
             f"the stream broke off ({first_line(error)})",
-            where=where,
             remedy="Nothing was committed; check the source's log and clear the task to take it again",
             transient=True,
             table=contract.qualified_name,
@@ -83,7 +81,6 @@ def write_batch(
         raise TallyhouseError(
             f"source=raw differs by {rows - stream.statement.rows} rows: "
             f"the source counted {stream.statement.rows}, raw holds {rows}",
-            where=where,
             remedy="Nothing was committed; clear the task to take it again",
             table=contract.qualified_name,
             rule="source=raw rows",
@@ -106,7 +103,7 @@ def write_batch(
         parts=parts,
     )
     commit(lake, manifest)
-    log.info("%s: %s rows in %s parts, %s", where, rows, len(parts), manifest.key)
+    log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
     return manifest
 
 

@@ -136,7 +136,6 @@ def committed_batches(lake: Lake, tables: Iterable[TableContract], run_id: str) 
     if not found:
         raise TallyhouseError(
             f"no raw batch has a _manifest.json below {lake.path('raw')}",
-            where=f"run {run_id}",
             remedy="Run the extraction first; a batch without its manifest does not exist.",
         )
     for table in tables:
@@ -152,6 +151,6 @@ def _check_columns(manifest: Manifest, table: TableContract) -> None:
     if missing or extra:
         raise TallyhouseError(
             f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",
-            where=f"{table.qualified_name} in run {manifest.run_id}",
             remedy="Extract the table again under the current contract.",
+            table=table.qualified_name,
         )

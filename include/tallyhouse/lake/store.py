@@ -66,11 +66,8 @@ class Lake:
         """The path of a key as the file system wants it."""
         return f"{self.root}/{key}"
 
-    def check(self, where: str) -> None:
+    def check(self) -> None:
         """Makes sure that the bucket can be reached.
-
-        Args:
-            where: The table and run on whose behalf, for the message.
 
         Raises:
             TallyhouseError: The server does not answer, refuses the account, or has no such bucket.
@@ -80,14 +77,12 @@ class Lake:
         except OSError as error:
             raise TallyhouseError(
                 f"the lake does not answer or refuses the account ({first_line(error)})",
-                where=where,
                 remedy="Check that it is up (`make status`) and what the connection s3_lake says",
                 transient=True,
             ) from error
         if info.type == fs.FileType.NotFound:
             raise TallyhouseError(
                 f"bucket {self.root!r} is not there",
-                where=where,
                 remedy="Create it (`make start` does) or correct the bucket of the connection s3_lake",
             )
 

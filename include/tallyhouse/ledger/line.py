@@ -68,7 +68,6 @@ def check_closed(lines: Iterable[Line], run_id: str) -> None:
         raise TallyhouseError(
             f"the ledger does not close: {first.hop} differs by {first.difference} {first.measure}, "
             f"{first.left} against {first.right}{more}",
-            where=f"{first.table} in run {run_id}",
             remedy=f'Nothing of this run was published further; see `make ledger ARGS="--run {run_id}"`',
             table=first.table,
             rule=f"{first.hop} {first.measure}",

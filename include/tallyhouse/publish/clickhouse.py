@@ -90,14 +90,12 @@ def publish(
         TallyhouseError: The run is not published, the warehouse holds what ClickHouse cannot, or the ledger
             does not close.
     """
-    where = f"pipeline {pipeline.name} in run {run_id}"
     with connect() as connection:
         _lock(connection, pipeline.name)
         published = _published_runs(connection, pipeline.name)
         if run_id not in published:
             raise TallyhouseError(
                 "the warehouse does not show this run",
-                where=where,
                 remedy="Publish it into PostgreSQL first; clear that task",
             )
         shown = _shown_runs(client)
@@ -128,7 +126,7 @@ def publish(
             # Says which rows and why, where the ledger would only say how many.
             with connection.transaction():
                 for model in pipeline.models:
-                    check_fits(connection, "dwh", model, model=model, run_id=run_id)
+                    check_fits(connection, "dwh", model, model=model)
         check_closed(lines, run_id)
         with connection.transaction():
             connection.execute(
@@ -174,7 +172,7 @@ def _apply(
             names = _names(model)
             increment = _parquet(lake, access, f"increment/{model}/run={run_id}")
             staging = f"`{model}__staging`"
-            with _refusals(f"{model} in run {run_id}", model, run_id):
+            with _refusals(model, run_id):
                 _swap_in(
                     client,
                     model,
@@ -185,6 +183,7 @@ def _apply(
                     ],
                 )
     except TallyhouseError as error:
+        error.add_context(f"pipeline {pipeline.name}", run_id)
         return error
     _mark_shown(client, pipeline, [run_id])
     log.info("run %s is in ClickHouse", run_id)
@@ -192,7 +191,7 @@ def _apply(
 
 
 @contextmanager
-def _refusals(where: str, model: str, run_id: str) -> Iterator[None]:
+def _refusals(model: str, run_id: str) -> Iterator[None]:
     try:
         yield
     except OperationalError:
@@ -200,7 +199,6 @@ def _refusals(where: str, model: str, run_id: str) -> Iterator[None]:
     except DatabaseError as error:
         raise TallyhouseError(
             f"ClickHouse refused its rows ({first_line(error)})",
-            where=where,
             remedy="Fix what it names; the next run then copies the models from the warehouse, and so "
             f"does `make repair RUN={run_id}`",
             table=model,
@@ -237,9 +235,10 @@ def _copy(
             f"INSERT INTO `{model}__staging` ({names}) SELECT {names} FROM {_parquet(lake, access, prefix)}"
         )
         try:
-            with _refusals(f"{model} in run {run_id}", model, run_id):
+            with _refusals(model, run_id):
                 _swap_in(client, model, [insert] if parts else [])
         except TallyhouseError as error:
+            error.add_context(f"pipeline {pipeline.name}", run_id)
             log.error("%s", error)
             refusal = refusal or error
             continue
@@ -295,21 +294,20 @@ def _mark_shown(client: Client, pipeline: PipelineContract, runs: Iterable[str])
 
 def _increments(lake: Lake, pipeline: PipelineContract, run_id: str) -> list[str]:
     """The models that a run changed; the lake must still hold every row that the transform reported."""
-    where = f"pipeline {pipeline.name} in run {run_id}"
     remedy = "Nothing is lost: the models are copied from the warehouse instead"
     key = f"report/{pipeline.name}/run={run_id}/transform.json"
     try:
         reported = lake.read_json(key)["models"]
     except FileNotFoundError as error:
-        raise TallyhouseError(f"{key} is gone from the lake", where=where, remedy=remedy) from error
+        raise TallyhouseError(f"{key} is gone from the lake", remedy=remedy) from error
     for model in pipeline.models:
         keys = lake.keys(f"increment/{model}/run={run_id}")
         found = sum(lake.row_count(key) for key in keys if key.endswith(".parquet"))
         if found != reported[model]:
             raise TallyhouseError(
                 f"the transform reported {reported[model]} rows, the lake holds {found} of them",
-                where=f"{model} in run {run_id}",
                 remedy=remedy,
+                table=model,
             )
     return [model for model in pipeline.models if reported[model]]
 

@@ -62,7 +62,6 @@ def limits_of(connection: psycopg.Connection[Any], schema: str, table: str) -> l
             if precision is None or precision > DECIMALS:
                 raise TallyhouseError(
                     f"{column} is a numeric of {precision or 'any'} digits; ClickHouse holds {DECIMALS}",
-                    where=table,
                     remedy=f"Give it a precision of at most {DECIMALS} digits by a migration",
                     table=table,
                 )
@@ -89,9 +88,7 @@ def outside(limits: list[Limit]) -> sql.Composable:
     return sql.SQL("coalesce({}, FALSE)").format(sql.SQL(" OR ").join(limit.broken() for limit in limits))
 
 
-def check_fits(
-    connection: psycopg.Connection[Any], schema: str, table: str, *, model: str, run_id: str
-) -> None:
+def check_fits(connection: psycopg.Connection[Any], schema: str, table: str, *, model: str) -> None:
     """Makes sure that ClickHouse can hold every row of a table.
 
     Args:
@@ -99,7 +96,6 @@ def check_fits(
         schema: The table's.
         table: A model, or its increment in `staging`.
         model: The model, for messages.
-        run_id: The run, for messages.
 
     Raises:
         TallyhouseError: It holds a value outside of its column's range; the message names the first column.
@@ -122,7 +118,6 @@ def check_fits(
             raise TallyhouseError(
                 f"{limit.column} has {rows[0][2]} values that ClickHouse cannot hold, such as {rows[0][1]} "
                 f"({key} {rows[0][0]}); {limit.kind} is from {limit.least} to {limit.greatest}",
-                where=f"{model} in run {run_id}",
                 remedy="Fix the source and run again; a suite's bound on the column finds it earlier",
                 table=model,
                 rule=f"{limit.column} fits ClickHouse's {limit.kind}",

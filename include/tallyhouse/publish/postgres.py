@@ -83,7 +83,6 @@ def publish(
         if missing := [table.qualified_name for table in taken if table.qualified_name not in manifests]:
             raise TallyhouseError(
                 f"no committed raw batch of {', '.join(missing)}",
-                where=f"pipeline {pipeline.name} in run {run_id}",
                 remedy="Clear the extraction of that source, or start a new run",
             )
         staged = Staged(tables={}, models={})
@@ -145,15 +144,15 @@ def _stage(
         if rows != report["models"][model]:
             raise TallyhouseError(
                 f"the transform reported {report['models'][model]} rows, its increment holds {rows}",
-                where=f"{model} in run {run_id}",
                 remedy="Clear the task `transform`",
+                table=model,
             )
         if rows:
             staged.models[model] = f"dwh_{model}_{token}"
             _load(connection, address, lake, "dwh", model, keys, staged.models[model])
             with connection.transaction():
                 # Before anything is published: ClickHouse would refuse it when PostgreSQL shows it already.
-                check_fits(connection, "staging", staged.models[model], model=model, run_id=run_id)
+                check_fits(connection, "staging", staged.models[model], model=model)
 
 
 def _load(

@@ -101,6 +101,7 @@ def repair(settings: Settings, pipeline: str, run_id: str) -> list[Any]:
                 whole=True,
             )
         except TallyhouseError as error:
+            error.add_context(f"pipeline {pipeline}", run_id)
             with _connect(settings) as connection:
                 record_failure(connection, run_id, error.failure(clickhouse.TASK))
             raise

@@ -136,9 +136,9 @@ class DuckDbGate(Gate[DuckBatch]):
         except (UnsupportedMetricError, duckdb.Error) as error:
             raise TallyhouseError(
                 f"its suite cannot be counted in DuckDB ({first_line(error)})",
-                where=name,
                 remedy="Write the rule in another way, or set GATE_ENGINE=spark; docs/guides/quality.md "
                 "lists the kinds.",
+                table=name,
             ) from error
 
     def _store(

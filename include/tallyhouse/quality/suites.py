@@ -33,8 +33,8 @@ def read_suite(contract: TableContract) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise TallyhouseError(
             f"its suite cannot be read ({error})",
-            where=contract.qualified_name,
             remedy=f"Write {path.relative_to(OVERLAYS.parents[1])}; docs/guides/quality.md says how",
+            table=contract.qualified_name,
         ) from error
     return suite
 

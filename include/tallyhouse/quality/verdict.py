@@ -64,7 +64,6 @@ def judge(
         more = f"; {len(failed) - 1} more expectations failed" if len(failed) > 1 else ""
         raise TallyhouseError(
             f"{rule} failed{count}{sample}{row}{more}",
-            where=f"{name} in run {run_id}",
             remedy=f"Nothing was published; see {url}, fix the source or the suite, and run again.",
             table=name,
             rule=rule,

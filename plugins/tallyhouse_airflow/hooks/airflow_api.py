@@ -26,12 +26,11 @@ class AirflowApiHook(HttpHook):
         super().__init__(method="GET", http_conn_id=http_conn_id, **kwargs)
         self._api: AirflowApi | None = None
 
-    def finished_runs(self, since: datetime | None, where: str) -> Iterator[dict[str, Any]]:
+    def finished_runs(self, since: datetime | None) -> Iterator[dict[str, Any]]:
         """DAG runs that ended at or after an instant, oldest end first.
 
         Args:
             since: The instant; None for all.
-            where: The task on whose behalf, for messages.
 
         Yields:
             Runs as the API describes them.
@@ -46,7 +45,7 @@ class AirflowApiHook(HttpHook):
         while True:
             if after is not None:
                 parameters["end_date_gte"] = after
-            runs = self._ask("dags/~/dagRuns", where, **parameters, offset=offset)["dag_runs"]
+            runs = self._ask("dags/~/dagRuns", **parameters, offset=offset)["dag_runs"]
             new = [run for run in runs if (run["dag_id"], run["dag_run_id"]) not in seen]
             seen.update((run["dag_id"], run["dag_run_id"]) for run in new)
             yield from new
@@ -58,25 +57,25 @@ class AirflowApiHook(HttpHook):
             offset = offset + len(runs) if last == after else 0
             after = last
 
-    def told_by(self, dag_id: str, dag_run_id: str, where: str) -> dict[str, Any] | None:
+    def told_by(self, dag_id: str, dag_run_id: str) -> dict[str, Any] | None:
         """The task whose log tells how a run ended: the first that failed, else the last to end.
 
         Raises:
             TallyhouseError: The API does not answer.
         """
         path = f"dags/{quote(dag_id, safe='')}/dagRuns/{quote(dag_run_id, safe='')}/taskInstances"
-        tasks = self._ask(path, where, limit=PAGE)["task_instances"]
+        tasks = self._ask(path, limit=PAGE)["task_instances"]
         ended = sorted((task for task in tasks if task["end_date"]), key=lambda task: task["end_date"])
         failed = [task for task in ended if task["state"] == "failed"]
         return failed[0] if failed else ended[-1] if ended else None
 
-    def _ask(self, path: str, where: str, **parameters: Any) -> dict[str, Any]:
+    def _ask(self, path: str, **parameters: Any) -> dict[str, Any]:
         if self._api is None:
-            conn = find_connection(self.http_conn_id, where)
+            conn = find_connection(self.http_conn_id)
             url = f"{conn.schema or 'http'}://{conn.host}:{conn.port}"
             self._api = AirflowApi(url, conn.login or "", conn.password or "")
         try:
             found: dict[str, Any] = self._api.ask("GET", path, params=parameters)
         except requests.RequestException as error:
-            raise refused(self.http_conn_id, where, error) from error
+            raise refused(self.http_conn_id, error) from error
         return found

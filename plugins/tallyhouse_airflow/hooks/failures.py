@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.errors import TallyhouseError, first_line, in_context
 
 # What the drivers raise when a server goes away in the middle of something.
 SERVER_ERRORS = (
@@ -23,28 +23,31 @@ SERVER_ERRORS = (
 
 
 @contextmanager
-def one_line_errors(where: str) -> Iterator[None]:
+def one_line_errors(about: str, run_id: str | None = None) -> Iterator[None]:
     """Wraps the body of an operator's `execute`.
 
     Args:
-        where: The pipeline or source, and the run, for errors that do not know them.
+        about: The pipeline or source, for errors that do not say where they happened.
+        run_id: The run, where there is one.
 
     Raises:
         AirflowFailException: A permanent error; retrying would only repeat it.
         AirflowException: A transient one, as when a server went away.
     """
     try:
-        yield
+        with in_context(about, run_id):
+            yield
     except TallyhouseError as error:
         raise (AirflowException if error.transient else AirflowFailException)(str(error)) from error
     except SERVER_ERRORS as error:
+        place = f"{about} in run {run_id}" if run_id else about
         raise AirflowException(
-            f"{where}: a server failed ({type(error).__name__}: {first_line(error)}). Nothing was "
+            f"{place}: a server failed ({type(error).__name__}: {first_line(error)}). Nothing was "
             "half-published; see `make status`, then clear the task if its retry fails too"
         ) from error
 
 
-def find_connection(conn_id: str, where: str) -> Connection:
+def find_connection(conn_id: str) -> Connection:
     """The Airflow connection of that id.
 
     Raises:
@@ -55,16 +58,14 @@ def find_connection(conn_id: str, where: str) -> Connection:
     except Exception as error:  # each secrets backend raises its own
         raise TallyhouseError(
             f"there is no connection {conn_id!r} ({first_line(error)})",
-            where=where,
             remedy="Add it to config/connections.yaml and `make start`, or to your secrets backend",
         ) from error
 
 
-def refused(conn_id: str, where: str, error: Exception) -> TallyhouseError:
+def refused(conn_id: str, error: Exception) -> TallyhouseError:
     """What to raise when a server behind a connection does not let us in."""
     return TallyhouseError(
         f"cannot connect to {conn_id} ({first_line(error)})",
-        where=where,
         remedy=f"Check that the server is up (`make status`) and the connection {conn_id}",
         transient=True,
     )

@@ -23,62 +23,56 @@ class LakeHook(S3Hook):
 
     conn_name_attr = "aws_conn_id"
 
-    def get_lake(self, where: str) -> Lake:
+    def get_lake(self) -> Lake:
         """The lake, after making sure that it answers.
-
-        Args:
-            where: The pipeline or table and run on whose behalf, for messages.
 
         Raises:
             TallyhouseError: It does not answer, or there is no such bucket or connection.
         """
-        lake = Lake.s3(
-            self.bucket(where), **self.access(where), region=self.conn_config.region_name or "us-east-1"
-        )
-        lake.check(where)
+        lake = Lake.s3(self.bucket(), **self.access(), region=self.conn_config.region_name or "us-east-1")
+        lake.check()
         return lake
 
-    def get_events(self, where: str) -> EventStore:
+    def get_events(self) -> EventStore:
         """The events' bucket, after making sure that it answers.
 
         Raises:
             TallyhouseError: It does not answer, or there is no such bucket or connection.
         """
         store = EventStore.s3(
-            self.bucket(where), **self.access(where), region=self.conn_config.region_name or "us-east-1"
+            self.bucket(), **self.access(), region=self.conn_config.region_name or "us-east-1"
         )
-        store.lake.check(where)
+        store.lake.check()
         return store
 
-    def bucket(self, where: str) -> str:
+    def bucket(self) -> str:
         """The bucket's name.
 
         Raises:
             TallyhouseError: The connection names none.
         """
-        bucket = find_connection(str(self.aws_conn_id), where).extra_dejson.get("bucket")
+        bucket = find_connection(str(self.aws_conn_id)).extra_dejson.get("bucket")
         if not bucket:
             raise TallyhouseError(
                 f"the connection {self.aws_conn_id} names no bucket",
-                where=where,
                 remedy='Put {"bucket": "…"} into its extra',
             )
         return str(bucket)
 
-    def console(self, prefix: str, where: str) -> str | None:
+    def console(self, prefix: str) -> str | None:
         """Where people see the objects below a prefix; None when the connection names no console."""
-        console = find_connection(str(self.aws_conn_id), where).extra_dejson.get("console_url")
+        console = find_connection(str(self.aws_conn_id)).extra_dejson.get("console_url")
         if not console:
             return None
-        return f"{console.rstrip('/')}/browser/{self.bucket(where)}/{quote(prefix, safe='')}"
+        return f"{console.rstrip('/')}/browser/{self.bucket()}/{quote(prefix, safe='')}"
 
-    def access(self, where: str) -> dict[str, str]:
+    def access(self) -> dict[str, str]:
         """Endpoint and keys, for programs that go to the lake by themselves.
 
         Returns:
             `endpoint`, `access_key` and `secret_key`.
         """
-        find_connection(str(self.aws_conn_id), where)
+        find_connection(str(self.aws_conn_id))
         config = self.conn_config
         return {
             "endpoint": config.get_service_endpoint_url("s3") or "https://s3.amazonaws.com",

@@ -17,22 +17,22 @@ class CheckedPostgresHook(PostgresHook):
     :param postgres_conn_id: The connection's id.
     """
 
-    def connect(self, where: str) -> psycopg.Connection[Any]:
+    def connect(self) -> psycopg.Connection[Any]:
         """An open connection.
 
         Raises:
             TallyhouseError: There is no such connection, or the server does not let us in.
         """
         conn_id = str(self.get_conn_id())
-        find_connection(conn_id, where)
+        find_connection(conn_id)
         try:
             connection: psycopg.Connection[Any] = self.get_conn()
         except psycopg.OperationalError as error:
-            raise refused(conn_id, where, error) from error
+            raise refused(conn_id, error) from error
         return connection
 
-    def address(self, where: str) -> str:
+    def address(self) -> str:
         """A libpq URI, for the ADBC driver; it holds the password, so it must not be logged."""
-        conn = find_connection(str(self.get_conn_id()), where)
+        conn = find_connection(str(self.get_conn_id()))
         account = f"{quote(conn.login or '', safe='')}:{quote(conn.password or '', safe='')}"
         return f"postgresql://{account}@{conn.host}:{conn.port or 5432}/{conn.schema or ''}"

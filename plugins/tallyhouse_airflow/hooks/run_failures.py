@@ -24,9 +24,13 @@ class TaskOfARun(Protocol):
     run_id: str
     dwh_conn_id: str
 
+    @property
+    def about(self) -> str:
+        """What it works on, such as `pipeline techmarket`."""
+
 
 @contextmanager
-def kept_errors(operator: TaskOfARun, context: Context, where: str) -> Iterator[None]:
+def kept_errors(operator: TaskOfARun, context: Context) -> Iterator[None]:
     """Wraps the body of `execute` of a task of a run.
 
     Whatever ends it is kept in `etl.run`, from where the ledger's command, the run's page and the
@@ -35,45 +39,40 @@ def kept_errors(operator: TaskOfARun, context: Context, where: str) -> Iterator[
     Args:
         operator: The task's operator.
         context: Airflow's, of this try.
-        where: As for `one_line_errors`.
 
     Raises:
         AirflowException: As `one_line_errors` raises it.
     """
     task = context["ti"].task_id
-    with one_line_errors(where):
+    with one_line_errors(operator.about, operator.run_id):
         try:
             yield
-        except TallyhouseError as error:
-            _keep(operator, where, error.failure(task))
-            raise
         except Exception as error:
-            lost = isinstance(error, SERVER_ERRORS)
-            what = f"{type(error).__name__}: {first_line(error)}"
-            _keep(
-                operator,
-                where,
-                TallyhouseError(
-                    f"a server failed ({what})" if lost else f"not foreseen: {what}",
-                    where=where,
-                    remedy="See `make status`, then clear the task"
-                    if lost
-                    else f"Read the log of the task {task}",
-                ).failure(task),
-            )
+            _keep(operator, task, _told(error, task))
             raise
     if context["ti"].try_number > 1:
         try:
-            with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect(where) as connection:
+            with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect() as connection:
                 forget_failure(connection, operator.run_id, task)
         except (TallyhouseError, *SERVER_ERRORS) as error:
             log.warning("etl.run keeps what an earlier try left: %s", first_line(error))
 
 
-def _keep(operator: TaskOfARun, where: str, failure: dict[str, object]) -> None:
+def _told(error: Exception, task: str) -> TallyhouseError:
+    """An error with what to do about it."""
+    if isinstance(error, TallyhouseError):
+        return error
+    what = f"{type(error).__name__}: {first_line(error)}"
+    if isinstance(error, SERVER_ERRORS):
+        return TallyhouseError(f"a server failed ({what})", remedy="See `make status`, then clear the task")
+    return TallyhouseError(f"not foreseen: {what}", remedy=f"Read the log of the task {task}")
+
+
+def _keep(operator: TaskOfARun, task: str, error: TallyhouseError) -> None:
+    error.add_context(operator.about, operator.run_id)
     try:
-        with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect(where) as connection:
-            record_failure(connection, operator.run_id, failure)
-    except (TallyhouseError, *SERVER_ERRORS) as error:
+        with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect() as connection:
+            record_failure(connection, operator.run_id, error.failure(task))
+    except (TallyhouseError, *SERVER_ERRORS) as unkept:
         # The first error counts, and it is raised on.
-        log.warning("etl.run does not know why this failed: %s", first_line(error))
+        log.warning("etl.run does not know why this failed: %s", first_line(unkept))

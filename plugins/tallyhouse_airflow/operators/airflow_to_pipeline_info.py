@@ -106,25 +106,24 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         Returns:
             How many runs were `posted`, and how many were `refused` and set aside.
         """
-        where = "monitor_pipelines"
         posted = refused = 0
-        with one_line_errors(where):
+        with one_line_errors(POSITION):
             check_conf(context)
         with (
-            one_line_errors(where),
-            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
+            one_line_errors(POSITION),
+            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect() as connection,
         ):
-            conn = find_connection(self.pipeline_info_conn_id, where)
+            conn = find_connection(self.pipeline_info_conn_id)
             url = f"{conn.schema or 'http'}://{conn.host}:{conn.port}/pipelines/bulk"
             headers = {"X-API-Key": conn.password} if conn.password else {}
             position = _position(connection)
             # A run's end may be older than its commit; what is read twice is known by its key.
             since = position - OVERLAP if position else None
             airflow = AirflowApiHook(http_conn_id=self.airflow_conn_id)
-            links = _Links(airflow, LakeHook(aws_conn_id=self.lake_conn_id), where)
-            for runs in batched(airflow.finished_runs(since, where), BATCH):
+            links = _Links(airflow, LakeHook(aws_conn_id=self.lake_conn_id))
+            for runs in batched(airflow.finished_runs(since), BATCH):
                 records = [self._record(connection, links, run) for run in runs]
-                found = self._post(url, headers, list(zip(runs, records, strict=True)), where)
+                found = self._post(url, headers, list(zip(runs, records, strict=True)))
                 _set_aside(connection, runs, found)
                 _move(connection, datetime.fromisoformat(runs[-1]["end_date"]))
                 posted += found.created
@@ -137,7 +136,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         self.log.info("%s runs posted, %s refused", posted, refused)
         return {"posted": posted, "refused": refused}
 
-    def _post(self, url: str, headers: dict[str, str], batch: list[Item], where: str) -> Posted:
+    def _post(self, url: str, headers: dict[str, str], batch: list[Item]) -> Posted:
         """Posts runs.
 
         Raises:
@@ -147,16 +146,16 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         try:
             answer = requests.post(url, json={"items": items}, headers=headers, timeout=60)
         except requests.RequestException as error:
-            raise refused(self.pipeline_info_conn_id, where, error) from error
+            raise refused(self.pipeline_info_conn_id, error) from error
         if not answer.ok:
             said = answer.text[:REASON]
             if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status_code in NOT_OF_A_RUN:
-                raise _not_now(len(items), answer.status_code, said, where)
+                raise _not_now(len(items), answer.status_code, said)
             if len(batch) == 1:
                 return Posted(refused=[(batch[0][0], answer.status_code, said)])
             # It refused all of them for the sake of some: which ones, halves tell.
             half = len(batch) // 2
-            parts = [self._post(url, headers, part, where) for part in (batch[:half], batch[half:])]
+            parts = [self._post(url, headers, part) for part in (batch[:half], batch[half:])]
             return Posted(
                 sum(part.created for part in parts), [one for part in parts for one in part.refused]
             )
@@ -168,7 +167,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
                 self.log.warning("%s %s is posted already, as it was then", run["dag_id"], run["dag_run_id"])
             elif item["result"] == "invalid":
                 if item["status"] in NOT_OF_A_RUN:
-                    raise _not_now(1, item["status"], str(item["errors"])[:REASON], where)
+                    raise _not_now(1, item["status"], str(item["errors"])[:REASON])
                 found.refused.append((run, item["status"], str(item["errors"])[:REASON]))
             else:
                 found.created += item["result"] == "created"
@@ -231,10 +230,9 @@ def idempotency_key(run: dict[str, Any]) -> str:
     return f"airflow/sha256/{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-def _not_now(runs: int, status: int, said: str, where: str) -> TallyhouseError:
+def _not_now(runs: int, status: int, said: str) -> TallyhouseError:
     return TallyhouseError(
         f"pipeline-info refused {runs} runs with {status}: {said}",
-        where=where,
         remedy="The position has not moved; check the service and the key of its connection, and the next "
         "start posts them",
         transient=status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in LATER,
@@ -264,15 +262,15 @@ class _Links:
     A server that does not answer costs its link, not the record.
     """
 
-    def __init__(self, airflow: AirflowApiHook, lake: LakeHook, where: str) -> None:
-        self._airflow, self._lake_hook, self._where = airflow, lake, where
+    def __init__(self, airflow: AirflowApiHook, lake: LakeHook) -> None:
+        self._airflow, self._lake_hook = airflow, lake
         self._lake: Lake | None = None
         self._gone = False
 
     def of(self, run: dict[str, Any], *, run_id: str | None, pipeline: str | None) -> dict[str, str]:
         """The links of a run, by name."""
         found: dict[str, str] = {}
-        task = self._airflow.told_by(run["dag_id"], run["dag_run_id"], self._where)
+        task = self._airflow.told_by(run["dag_id"], run["dag_run_id"])
         if task is not None:
             page = "/".join(
                 f"{kind}/{quote(name, safe='')}"
@@ -289,10 +287,10 @@ class _Links:
             report = f"report/{pipeline}/run={run_id}"
             try:
                 if self._lake is None:
-                    self._lake = self._lake_hook.get_lake(self._where)
+                    self._lake = self._lake_hook.get_lake()
                 if f"{report}/quality.json" in self._lake.keys(report):
                     found["Data Docs"] = str(self._lake.read_json(f"{report}/quality.json")["data_docs_url"])
-                if console := self._lake_hook.console(f"{report}/", self._where):
+                if console := self._lake_hook.console(f"{report}/"):
                     found["lake"] = console
             except (TallyhouseError, *SERVER_ERRORS, KeyError) as error:
                 log.warning("no links into the lake: %s", first_line(error))

@@ -13,17 +13,15 @@ from airflow.sdk import BaseHook, BaseOperatorLink, Connection
 from airflow.sdk.exceptions import AirflowException
 
 from tallyhouse import declared_lineage
-from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, find_manifests
 from tallyhouse.lake.outcome import Outcome
 from tallyhouse.quality.report import read_report
 from tallyhouse.runs import may_publish
 from tallyhouse.spark_tuning import Machine, local_conf
-from tallyhouse_airflow.hooks.failures import find_connection, one_line_errors
+from tallyhouse_airflow.hooks.failures import find_connection
 from tallyhouse_airflow.hooks.lake import LakeHook
-from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
-from tallyhouse_airflow.hooks.run_failures import kept_errors
+from tallyhouse_airflow.operators.of_a_run import PipelineOperator
 from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
 if TYPE_CHECKING:
@@ -32,113 +30,85 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-class SparkJobOperator(LineageMixin, SparkSubmitOperator):
+class SparkJobOperator(LineageMixin, PipelineOperator, SparkSubmitOperator):
     """Submits `spark_jobs/<job>.py` for a run.
 
     The job gets the run on its command line and every credential in its environment, put there when
     the task runs: rendered templates, logs and the command line show none.
 
     :param job: file name without its ending, below `spark_jobs/` (templated)
-    :param pipeline: name of the pipeline's contract (templated)
-    :param run_id: the run, from `etl.run` (templated)
-    :param lake_conn_id: connection of the lake
-    :param dwh_conn_id: connection of the warehouse
+    :param conn_id: connection of Spark
+
+    See `PipelineOperator` for the other parameters.
     """
 
     template_fields: Sequence[str] = ("job", "pipeline", "run_id")
     ui_color = "#f6dbe9"
 
-    def __init__(
-        self,
-        *,
-        job: str,
-        pipeline: str,
-        run_id: str,
-        conn_id: str = "spark_default",
-        lake_conn_id: str = "s3_lake",
-        dwh_conn_id: str = "pg_dwh",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, job: str, conn_id: str = "spark_default", **kwargs: Any) -> None:
         super().__init__(conn_id=conn_id, name=f"tallyhouse-{job}", **kwargs)
         self.job = job
-        self.pipeline = pipeline
-        self.run_id = run_id
         self.spark_conn_id = conn_id
-        self.lake_conn_id = lake_conn_id
-        self.dwh_conn_id = dwh_conn_id
 
-    def execute(self, context: Context) -> None:
-        """Runs the job to its end.
-
-        Raises:
-            AirflowFailException: The job refused its input; the message is what it said in one line.
-            AirflowException: Something broke that a retry may get past.
-        """
-        where = f"pipeline {self.pipeline} in run {self.run_id}"
+    def carry_out(self, context: Context) -> None:
+        """Runs the job to its end."""
         attempt = token_hex(8)
-        with kept_errors(self, context, where):
-            # The provider would fall back to YARN, without a word, if there were no such connection.
-            connection = find_connection(self.spark_conn_id, where)
-            lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
-            self.conf = {**(self.conf or {}), **self._tuning(connection, lake)}
-            self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
-            arguments = {"pipeline": self.pipeline, "run-id": self.run_id, "attempt": attempt}
-            self.application_args = [
-                part for name, value in arguments.items() for part in (f"--{name}", value)
-            ]
-            try:
-                super().execute(context)
-            except AirflowException as error:
-                outcome = Outcome.read(lake, self.pipeline, self.run_id, self.job, attempt)
-                if outcome is None or outcome.success or outcome.message is None:
-                    raise
-                if outcome.error is not None:
-                    raise TallyhouseError(**outcome.error) from error
-                raise AirflowException(
-                    f"{where}: {self.job} broke off ({outcome.message}). Its log has the traceback"
-                ) from error
+        # The provider would fall back to YARN, without a word, if there were no such connection.
+        connection = find_connection(self.spark_conn_id)
+        lake = self.lake_hook.get_lake()
+        self.conf = {**(self.conf or {}), **self._tuning(connection, lake)}
+        self.application = str(REPOSITORY / "spark_jobs" / f"{self.job}.py")
+        arguments = {"pipeline": self.pipeline, "run-id": self.run_id, "attempt": attempt}
+        self.application_args = [part for name, value in arguments.items() for part in (f"--{name}", value)]
+        try:
+            SparkSubmitOperator.execute(self, context)
+        except AirflowException as error:
+            outcome = Outcome.read(lake, self.pipeline, self.run_id, self.job, attempt)
+            if outcome is None or outcome.success or outcome.message is None:
+                raise
+            if outcome.error is not None:
+                raise TallyhouseError(**outcome.error) from error
+            raise AirflowException(
+                f"{self.about} in run {self.run_id}: {self.job} broke off ({outcome.message}). "
+                "Its log has the traceback"
+            ) from error
 
     def _tuning(self, connection: Connection, lake: Lake) -> dict[str, str]:
         """Spark's settings: the connection's; on this machine by the bytes of raw, unless that says else."""
         local = {}
         if (connection.host or "").startswith("local"):
-            batches = find_manifests(lake, self.run_id, load_pipeline(self.pipeline).tables)
+            batches = find_manifests(lake, self.run_id, self.contract.tables)
             raw_bytes = sum(part.bytes for batch in batches for part in batch.parts)
             local = local_conf(raw_bytes, Machine.here())
         return local | connection.extra_dejson.get("conf", {})
 
     def _get_hook(self) -> SparkSubmitHook:
-        where = f"pipeline {self.pipeline} in run {self.run_id}"
-        lake = LakeHook(aws_conn_id=self.lake_conn_id)
-        lake.get_lake(where)
-        access = lake.access(where)
-        warehouse = find_connection(self.dwh_conn_id, where)
-        with CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where):
+        lake = self.lake_hook
+        lake.get_lake()
+        access = lake.access()
+        warehouse = find_connection(self.dwh_conn_id)
+        with self.warehouse.connect():
             pass
         self.env_vars = {
             "LAKE_ENDPOINT": access["endpoint"],
             "LAKE_ACCESS_KEY": access["access_key"],
             "LAKE_SECRET_KEY": access["secret_key"],
-            "LAKE_BUCKET": lake.bucket(where),
+            "LAKE_BUCKET": lake.bucket(),
             "DWH_JDBC_URL": f"jdbc:postgresql://{warehouse.host}:{warehouse.port or 5432}/{warehouse.schema}",
             "DWH_USER": warehouse.login or "",
             "DWH_PASSWORD": warehouse.password or "",
-            **self._more_environment(where),
+            **self._more_environment(),
         }
         return super()._get_hook()
 
     def _is_published(self) -> bool:
-        where = f"pipeline {self.pipeline} in run {self.run_id}"
-        with (
-            one_line_errors(where),
-            CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id).connect(where) as connection,
-        ):
+        with self.warehouse.connect() as connection:
             published = not may_publish(connection, self.pipeline, self.run_id)
         if published:
             self.log.info("run %s is published already: nothing to do", self.run_id)
         return published
 
-    def _more_environment(self, where: str) -> dict[str, str]:
+    def _more_environment(self) -> dict[str, str]:
         """What the job needs to be told beside the lake and the warehouse."""
         return {}
 
@@ -166,17 +136,15 @@ class CheckBatchOperator(SparkJobOperator):
 
     operator_extra_links = (DataDocsLink(),)
 
-    def __init__(self, *, pipeline: str, run_id: str, job: str = "check", **kwargs: Any) -> None:
-        super().__init__(job=job, pipeline=pipeline, run_id=run_id, **kwargs)
+    def __init__(self, *, job: str = "check", **kwargs: Any) -> None:
+        super().__init__(job=job, **kwargs)
 
-    def execute(self, context: Context) -> None:
+    def carry_out(self, context: Context) -> None:
         """Runs the suites and leaves the address of the Data Docs behind."""
         try:
             self.run_suites(context)
         finally:
-            where = f"pipeline {self.pipeline} in run {self.run_id}"
-            lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
-            report = read_report(lake, self.pipeline, self.run_id)
+            report = read_report(self.lake_hook.get_lake(), self.pipeline, self.run_id)
             if report.get("data_docs_url"):
                 context["ti"].xcom_push(key="data_docs_url", value=report["data_docs_url"])
                 self.log.info("Data Docs: %s", report["data_docs_url"])
@@ -185,30 +153,25 @@ class CheckBatchOperator(SparkJobOperator):
         """Runs the suites, by the engine that the connection names.
 
         Raises:
-            AirflowFailException: A suite failed, or cannot be run.
+            TallyhouseError: A suite failed, or cannot be run.
         """
-        where = f"pipeline {self.pipeline} in run {self.run_id}"
-        with kept_errors(self, context, where):
-            connection = find_connection(self.spark_conn_id, where)
-            engine = connection.extra_dejson.get("gate", "duckdb")
-            if engine not in ("duckdb", "spark"):
-                raise TallyhouseError(
-                    f"the connection {self.spark_conn_id} asks for the gate {engine!r}",
-                    where=where,
-                    remedy="Set `gate` in its extra (GATE_ENGINE in development) to duckdb or spark.",
-                )
-            if engine == "duckdb":
-                lake = LakeHook(aws_conn_id=self.lake_conn_id).get_lake(where)
-                # It loads Great Expectations: seconds, and hundreds of megabytes.
-                from tallyhouse.quality.check import check  # noqa: PLC0415
+        engine = find_connection(self.spark_conn_id).extra_dejson.get("gate", "duckdb")
+        if engine not in ("duckdb", "spark"):
+            raise TallyhouseError(
+                f"the connection {self.spark_conn_id} asks for the gate {engine!r}",
+                remedy="Set `gate` in its extra (GATE_ENGINE in development) to duckdb or spark.",
+            )
+        if engine == "spark":
+            super().carry_out(context)
+            return
+        # It loads Great Expectations: seconds, and hundreds of megabytes.
+        from tallyhouse.quality.check import check  # noqa: PLC0415
 
-                check(lake, self.pipeline, self.run_id)
-                return
-        super().execute(context)
+        check(self.lake_hook.get_lake(), self.pipeline, self.run_id)
 
     def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
         """See `LineageMixin`."""
-        return declared_lineage.check(load_pipeline(self.pipeline), stores)
+        return declared_lineage.check(self.contract, stores)
 
 
 class TransformBatchOperator(SparkJobOperator):
@@ -218,17 +181,17 @@ class TransformBatchOperator(SparkJobOperator):
     were built on is no longer there. See `SparkJobOperator` for the parameters.
     """
 
-    def __init__(self, *, pipeline: str, run_id: str, **kwargs: Any) -> None:
-        super().__init__(job="transform", pipeline=pipeline, run_id=run_id, **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(job="transform", **kwargs)
 
-    def execute(self, context: Context) -> None:
+    def carry_out(self, context: Context) -> None:
         """Runs the transform unless the run is published."""
         if not self._is_published():
-            super().execute(context)
+            super().carry_out(context)
 
     def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
         """See `LineageMixin`."""
-        return declared_lineage.transform(load_pipeline(self.pipeline), stores)
+        return declared_lineage.transform(self.contract, stores)
 
 
 class CurateEventsOperator(CheckBatchOperator):
@@ -242,26 +205,24 @@ class CurateEventsOperator(CheckBatchOperator):
     See `SparkJobOperator` for the other parameters.
     """
 
-    def __init__(
-        self, *, pipeline: str, run_id: str, events_conn_id: str = "s3_events", **kwargs: Any
-    ) -> None:
-        super().__init__(job="curate", pipeline=pipeline, run_id=run_id, **kwargs)
+    def __init__(self, *, events_conn_id: str = "s3_events", **kwargs: Any) -> None:
+        super().__init__(job="curate", **kwargs)
         self.events_conn_id = events_conn_id
 
-    def execute(self, context: Context) -> None:
+    def carry_out(self, context: Context) -> None:
         """Runs the job unless the run is published."""
         if not self._is_published():
-            super().execute(context)
+            super().carry_out(context)
 
     def run_suites(self, context: Context) -> None:
         """Runs the job."""
-        SparkJobOperator.execute(self, context)
+        SparkJobOperator.carry_out(self, context)
 
-    def _more_environment(self, where: str) -> dict[str, str]:
+    def _more_environment(self) -> dict[str, str]:
         hook = LakeHook(aws_conn_id=self.events_conn_id)
-        access = hook.access(where)
+        access = hook.access()
         return {
-            "EVENTS_BUCKET": hook.bucket(where),
+            "EVENTS_BUCKET": hook.bucket(),
             "EVENTS_ENDPOINT": access["endpoint"],
             "EVENTS_ACCESS_KEY": access["access_key"],
             "EVENTS_SECRET_KEY": access["secret_key"],
@@ -270,4 +231,4 @@ class CurateEventsOperator(CheckBatchOperator):
     def reads_and_writes(self, stores: declared_lineage.Stores) -> declared_lineage.TaskLineage:
         """See `LineageMixin`."""
         bucket = BaseHook.get_connection(self.events_conn_id).extra_dejson.get("bucket", "")
-        return declared_lineage.curation(load_pipeline(self.pipeline), f"s3://{bucket}")
+        return declared_lineage.curation(self.contract, f"s3://{bucket}")

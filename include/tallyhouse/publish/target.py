@@ -1,0 +1,168 @@
+"""What a target is: a store that shows the runs which the warehouse shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from string import Template
+from typing import Any, ClassVar, Protocol, Self
+
+import pyarrow as pa
+import yaml
+
+from tallyhouse.contracts import PipelineContract
+from tallyhouse.errors import first_line
+from tallyhouse.lake import Lake
+from tallyhouse.models import Definition
+from tallyhouse.publish import targets
+from tallyhouse.settings import ROOT, Settings
+
+Rows = Callable[[str], Iterator[pa.RecordBatch]]
+"""All rows that the warehouse has of a model, but for those that the target cannot hold."""
+Groups = list[Sequence[Any]]
+"""Per group: its value, then numbers, as text."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a target is, as its connection says.
+
+    Attributes:
+        host: The server, or the path of a file.
+        port: Of the server.
+        user: The account.
+        password: Its password.
+        database: Where the star schema is.
+        extra: What else the connection says.
+    """
+
+    host: str
+    port: int | None = None
+    user: str = ""
+    password: str = field(default="", repr=False)
+    database: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings, target: str) -> Place:
+        """As `config/connections.yaml` has it, for commands that have no Airflow."""
+        template = Template((ROOT / "config" / "connections.yaml").read_text(encoding="utf-8"))
+        found = yaml.safe_load(template.safe_substitute(settings.environment()))[conn_id(target)]
+        names = {"user": "login", "password": "password", "database": "schema"}
+        values = {name: str(found.get(key) or "") for name, key in names.items()}
+        return cls(str(found["host"]), found.get("port"), extra=found.get("extra") or {}, **values)
+
+
+@dataclass(frozen=True)
+class LakeAccess:
+    """How a target reaches the lake by itself.
+
+    Attributes:
+        endpoint: With its scheme, such as `http://127.0.0.1:9000`.
+        access_key: The account.
+        secret_key: Its secret.
+    """
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+class RowsRefusedError(Exception):
+    """A target does not take a model's rows."""
+
+    def __init__(self, model: str, error: Exception) -> None:
+        super().__init__(first_line(error))
+        self.model = model
+
+
+class Target(Protocol):
+    """A store that shows published runs; `follow` brings it to what the warehouse shows.
+
+    Attributes:
+        title: Its name in messages.
+        exclusive: Whether publishes of different pipelines have to wait for one another.
+        ranges: By PostgreSQL's type: the least and the greatest value that the target holds, and its own
+            name of the type. A type that is not named here holds whatever PostgreSQL does.
+        decimals: Digits of its longest decimal.
+        errors: What its driver raises when the server, or the file, fails.
+    """
+
+    title: ClassVar[str]
+    exclusive: ClassVar[bool]
+    ranges: ClassVar[Mapping[str, tuple[str, str, str]]]
+    decimals: ClassVar[int]
+    errors: ClassVar[tuple[type[Exception], ...]]
+
+    @classmethod
+    def open(cls, place: Place, lake: Lake, access: LakeAccess) -> Self:
+        """Connects."""
+
+    def close(self) -> None:
+        """Disconnects."""
+
+    def prepare(self, rows: Rows) -> None:
+        """Makes what is missing of its tables, unless migrations do; may read rows of the warehouse."""
+
+    def shown_runs(self) -> set[str]:
+        """The runs that it shows."""
+
+    def apply(self, pipeline: PipelineContract, run_id: str, models: Sequence[str]) -> None:
+        """Brings a run's increments of these models in, and shows the run.
+
+        Raises:
+            RowsRefusedError: It does not take them; the run is not shown.
+        """
+
+    def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
+        """Fills models anew from Parquet of the lake, and shows these runs.
+
+        Args:
+            pipeline: Whose models.
+            runs: Published runs that it did not show.
+            folders: By model, the prefix in the lake below which all its rows are; none where it has none.
+
+        Raises:
+            RowsRefusedError: It does not take the rows of a model; these runs are not shown.
+        """
+
+    def build_marts(self, pipeline: PipelineContract) -> None:
+        """Builds the marts from the models, unless they were built with them."""
+
+    def totals(self, model: Definition) -> Groups:
+        """A model's rows and the sums of its measures, by group."""
+
+    def mart_totals(self, mart: Definition) -> tuple[Groups, Groups]:
+        """What a mart's sums should be, by the model that it adds up, and what they are."""
+
+    def differing(self, model: Definition, folder: str) -> int:
+        """How many rows of a model are not in the Parquet below a prefix of the lake, or only there."""
+
+
+def known() -> list[str]:
+    """Names of all targets that there are."""
+    return sorted(module.name for module in iter_modules(targets.__path__))
+
+
+def load(name: str) -> type[Target]:
+    """The class of a target.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if name not in known():
+        raise ValueError(f"TARGETS names {name!r}; there are: {', '.join(known())}")
+    found: type[Target] = import_module(f"{targets.__name__}.{name}").Target
+    return found
+
+
+def conn_id(name: str) -> str:
+    """The connection of a target."""
+    return f"{name}_dwh"
+
+
+def task(name: str) -> str:
+    """The task that brings runs to a target, in every DAG."""
+    return f"publish.{name}"

@@ -1,0 +1,225 @@
+"""A DuckDB file with the star schema and the marts, for a laptop: `TARGETS=clickhouse,duckdb`.
+
+The connection's host is the file. It is opened only while something is brought in, so that anyone may read it
+otherwise. A run comes in by one transaction, marts included. Tables are made from the definitions; where they
+are not as those say, all are made anew, empty, and filled again as a lost file is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+import sqlglot
+from sqlglot import exp
+
+from tallyhouse.contracts import Kind, PipelineContract
+from tallyhouse.lake import Lake
+from tallyhouse.models import Definition, ModelKind, all_definitions, definition
+from tallyhouse.models.clickhouse import totals
+from tallyhouse.models.definition import COUNTS, ModelColumn
+from tallyhouse.models.postgres import NO_GROUP
+from tallyhouse.publish import sql as statements
+from tallyhouse.publish.target import Groups, LakeAccess, Place, Rows, RowsRefusedError
+from tallyhouse.settings import ROOT
+
+_TYPES = {
+    Kind.BOOLEAN: "BOOLEAN",
+    Kind.SMALLINT: "SMALLINT",
+    Kind.INTEGER: "INTEGER",
+    Kind.BIGINT: "BIGINT",
+    Kind.DATE: "DATE",
+    Kind.DOUBLE: "DOUBLE",
+    Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+}
+# What the marts' SQL uses of ClickHouse's functions and sqlglot does not translate.
+_MACROS = """
+    CREATE OR REPLACE TEMP MACRO assumeNotNull(x) AS x;
+    CREATE OR REPLACE TEMP MACRO uniqExact(x) AS count(DISTINCT x);
+    CREATE OR REPLACE TEMP MACRO uniqExactIf(x, c) AS count(DISTINCT x) FILTER (WHERE c);
+    CREATE OR REPLACE TEMP MACRO sumIf(x, c) AS coalesce(sum(x) FILTER (WHERE c), 0);
+"""
+_RUNS = "CREATE TABLE dwh.etl_run (run_id VARCHAR PRIMARY KEY, pipeline VARCHAR, applied_at TIMESTAMPTZ)"
+
+
+class Target:
+    """See `tallyhouse.publish.target.Target`."""
+
+    title = "DuckDB"
+    exclusive = True  # a file has one writer
+    ranges: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
+    decimals = 38
+    errors = (duckdb.Error,)
+
+    def __init__(self, file: Path, lake: Lake) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._lake = lake
+        self._db = duckdb.connect(file)
+        self._db.execute(f"SET TimeZone = 'UTC'; {_MACROS}")
+
+    @classmethod
+    def open(cls, place: Place, lake: Lake, access: LakeAccess) -> Self:
+        """Opens the file; a relative path is below the checkout."""
+        return cls(ROOT / place.host, lake)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def prepare(self, rows: Rows) -> None:
+        """Makes the tables anew unless they are as the definitions say; the calendar is the warehouse's."""
+        wanted = {(m.name, n, type_of(c)) for m in all_definitions() for n, c in m.columns.items()}
+        found = self._db.execute(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns "
+            "WHERE table_schema = 'dwh' AND table_name <> 'etl_run'"
+        ).fetchall()
+        if wanted == set(found):
+            return
+        with self._transaction():
+            self._db.execute("DROP SCHEMA IF EXISTS dwh CASCADE; CREATE SCHEMA dwh")
+            self._db.execute(_RUNS)
+            for model in all_definitions():
+                self._db.execute(create(model))
+                if model.kind is ModelKind.CALENDAR:
+                    self._db.register("calendar", pa.Table.from_batches(rows(model.name)))
+                    self._db.execute(f'INSERT INTO dwh."{model.name}" BY NAME SELECT * FROM calendar')
+                    self._db.unregister("calendar")
+                elif model.kind is ModelKind.DIMENSION:
+                    member = model.unknown_member
+                    marks = ", ".join("?" * len(member))
+                    self._db.execute(f'INSERT INTO dwh."{model.name}" VALUES ({marks})', [*member.values()])
+
+    def shown_runs(self) -> set[str]:
+        """The runs of `etl_run`."""
+        return {run_id for (run_id,) in self._db.execute("SELECT run_id FROM dwh.etl_run").fetchall()}
+
+    def apply(self, pipeline: PipelineContract, run_id: str, models: Sequence[str]) -> None:
+        """In one transaction, marts and the run's own line included."""
+        with self._transaction():
+            for model in models:
+                key = definition(model).key[0]
+                self._replace(
+                    model, f"increment/{model}/run={run_id}", f'"{key}" IN (SELECT "{key}" FROM aside)'
+                )
+            self._finish(pipeline, [run_id])
+
+    def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
+        """In one transaction, all models and marts."""
+        with self._transaction():
+            for model in pipeline.models:
+                self._replace(model, folders.get(model), "true")
+            self._finish(pipeline, runs)
+
+    def build_marts(self, pipeline: PipelineContract) -> None:
+        """Nothing: they are built in the transaction of the models."""
+
+    def totals(self, model: Definition) -> Groups:
+        """Sums of DECIMAL and integers, which are exact."""
+        measures = model.measures
+        sums = [f'coalesce(sum("{name}"), 0)::VARCHAR' for name in (measures.sum if measures else ())]
+        by = measures.by if measures else None
+        group = f"coalesce(\"{by}\"::VARCHAR, '{NO_GROUP}')" if by else "''"
+        query = f'SELECT {", ".join([group, "count(*)::VARCHAR", *sums])} FROM dwh."{model.name}" GROUP BY 1'
+        return list(self._db.execute(query).fetchall())
+
+    def mart_totals(self, mart: Definition) -> tuple[Groups, Groups]:
+        """By the two queries that the definition gives, translated."""
+        of_model, of_mart = (list(self._db.execute(translated(q)).fetchall()) for q in totals(mart))
+        return of_model, of_mart
+
+    def differing(self, model: Definition, folder: str) -> int:
+        """By EXCEPT, both ways; a row that stands twice counts twice."""
+        names = _names(model.name)
+        mine, theirs = f'SELECT {names} FROM dwh."{model.name}"', f"SELECT {names} FROM aside"
+        with self._aside(folder):
+            row = self._db.execute(
+                f"SELECT (SELECT count(*) FROM ({mine} EXCEPT ALL {theirs})) + "
+                f"(SELECT count(*) FROM ({theirs} EXCEPT ALL {mine}))"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def _finish(self, pipeline: PipelineContract, runs: Iterable[str]) -> None:
+        for mart in pipeline.marts:
+            query = statements.render(f"clickhouse/models/{mart}/build.sql", staging=mart)
+            self._db.execute(f'DELETE FROM dwh."{mart}"')
+            self._db.execute(f'INSERT INTO dwh."{mart}" {translated(query)}')
+        for run_id in runs:
+            self._db.execute(
+                "INSERT INTO dwh.etl_run VALUES (?, ?, now()) ON CONFLICT DO NOTHING", [run_id, pipeline.name]
+            )
+
+    def _replace(self, model: str, folder: str | None, which: str) -> None:
+        """Puts the rows below a prefix, if there is one, in the place of those that are there."""
+        with self._aside(folder), _naming(model):
+            self._db.execute(f'DELETE FROM dwh."{model}" WHERE {which}')
+            if folder is not None:
+                self._db.execute(f'INSERT INTO dwh."{model}" BY NAME SELECT {_names(model)} FROM aside')
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.begin()
+        try:
+            yield
+        except BaseException:
+            self._db.rollback()
+            raise
+        self._db.commit()
+
+    @contextmanager
+    def _aside(self, folder: str | None) -> Iterator[None]:
+        """The Parquet objects below a prefix as the view `aside`, read in place by Arrow."""
+        found = self._lake.keys(folder) if folder else []
+        keys = [self._lake.path(key) for key in found if key.endswith(".parquet")]
+        self._db.register("aside", ds.dataset(keys, filesystem=self._lake.filesystem, format="parquet"))
+        try:
+            yield
+        finally:
+            self._db.unregister("aside")
+
+
+def type_of(column: ModelColumn) -> str:
+    """A column's type as DuckDB spells it; the counts of marts have its own names."""
+    if column.type in COUNTS:
+        return column.type.upper()
+    parsed = column.column_type
+    if parsed.kind is Kind.DECIMAL:
+        return f"DECIMAL({parsed.precision},{parsed.scale})"
+    return _TYPES.get(parsed.kind, "VARCHAR")
+
+
+def create(model: Definition) -> str:
+    """The statement that makes a model's or mart's table."""
+    columns = (
+        f'"{name}" {type_of(column)}{"" if column.nullable else " NOT NULL"}'
+        for name, column in model.columns.items()
+    )
+    return f'CREATE TABLE dwh."{model.name}" ({", ".join(columns)})'
+
+
+def translated(query: str) -> str:
+    """A query over the star schema in ClickHouse's SQL as one in DuckDB's; of an INSERT, what it inserts."""
+    select: Any = sqlglot.parse_one(query, dialect="clickhouse")
+    select = select.expression if isinstance(select, exp.Insert) else select
+    for part in select.find_all(exp.Select):
+        part.set("settings", None)
+        if part.args.get("group"):
+            # ClickHouse groups by the aliases of the list, DuckDB by columns of the same name before them.
+            part.set("group", exp.Group(all=True))
+    return str(select.sql(dialect="duckdb", comments=False))
+
+
+@contextmanager
+def _naming(model: str) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError) as error:
+        raise RowsRefusedError(model, error) from error
+
+
+def _names(model: str) -> str:
+    return ", ".join(f'"{column}"' for column in definition(model).columns)
