@@ -26,6 +26,7 @@ from tallyhouse.extract import open_work, open_work_mysql, open_work_postgres
 from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark
 from tallyhouse.settings import Settings
+from tests.extract.conftest import running
 from tests.extract.oracle import differences
 
 pytestmark = pytest.mark.integration
@@ -241,6 +242,34 @@ def test_a_prepared_transaction_without_a_session_holds_the_watermark(server: Se
             do(writer, f"XA COMMIT {xid}")
     assert "late" in server.runs.run()
     assert server.nothing_is_missing()
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "mysql"])
+def test_a_prepared_transaction_that_outlives_a_restart_holds_the_watermark(
+    settings: Settings, engine: str
+) -> None:
+    with running(f"{engine}-restarted", settings, engine) as (its, restart):
+        where = {
+            "host": its.mysql_orders_host,
+            "port": its.mysql_orders_port,
+            "user": "root",
+            "password": its.mysql_root_password,
+            "database": its.mysql_orders_db,
+            "autocommit": True,
+        }
+        with closing(mysql.connector.connect(**where)) as writer:
+            do(writer, "DROP TABLE IF EXISTS things", DDL)
+            do(writer, "XA START 'x'", late("late"), "XA END 'x'", "XA PREPARE 'x'")
+        restart()
+        time.sleep(LATER)
+        with closing(mysql.connector.connect(**where)) as writer:
+            try:
+                work = open_work_mysql.open_work(lambda: mysql.connector.connect(**where), SOURCE)
+            finally:
+                do(writer, "XA COMMIT 'x'")
+    assert work.held
+    before = datetime(2026, 1, 1, tzinfo=UTC)
+    assert next_watermark(work, SOURCE, before) == before
 
 
 def test_a_transaction_whose_first_statement_is_forgotten_holds_the_watermark(server: Server) -> None:
