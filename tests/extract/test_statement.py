@@ -30,9 +30,11 @@ def test_without_a_cursor_the_whole_table_is_taken() -> None:
 
 
 def test_the_source_sums_what_the_contract_controls() -> None:
-    assert build("mysql", ORDERS, None).totals == (
-        "CAST(COUNT(*) AS CHAR)",
+    count, digest, *sums = build("mysql", ORDERS, None).totals
+    assert count == "CAST(COUNT(*) AS CHAR)"
+    assert "SHA2(CONCAT(" in digest
+    assert sums == [
         "CAST(COALESCE(SUM(w.`subtotal`), 0) AS CHAR)",
         "CAST(COALESCE(SUM(w.`shipping_fee`), 0) AS CHAR)",
         "CAST(COALESCE(SUM(w.`total`), 0) AS CHAR)",
-    )
+    ]

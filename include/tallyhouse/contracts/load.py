@@ -173,6 +173,7 @@ def _table(source: str, dbml: DbmlTable, overlay: dict[str, Any]) -> TableContra
         on_bad_value=overlay.get("on_bad_value", "error"),
         pii=tuple(overlay.get("pii", ())),
         control_totals=tuple(overlay.get("control_totals", ())),
+        proof=overlay.get("proof", "digest"),
     )
     contract.validate()
     return contract

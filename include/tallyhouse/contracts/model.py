@@ -37,6 +37,7 @@ class TableContract:
         on_bad_value: What becomes of a value that its type cannot hold. Only `error` today.
         pii: Columns that hold personal data.
         control_totals: Numeric columns whose sums are carried through the ledger beside the counts.
+        proof: What the source says of a window beside its totals: `digest`, of every row, or `count` alone.
     """
 
     source: str
@@ -47,6 +48,7 @@ class TableContract:
     on_bad_value: str
     pii: tuple[str, ...]
     control_totals: tuple[str, ...]
+    proof: str = "digest"
 
     @property
     def qualified_name(self) -> str:
@@ -91,22 +93,29 @@ class TableContract:
         for what, names in named.items():
             if unknown := sorted(set(names) - set(self.column_names)):
                 raise ValueError(f"{where}: {what} names {unknown}, which the DBML does not have")
-        if self.cursor is not None:
-            if self.cursor not in self.column_names:
-                raise ValueError(f"{where}: cursor {self.cursor!r} is not in the DBML; use `cursor: null`")
-            if self.column(self.cursor).type.kind is not Kind.TIMESTAMP:
-                raise ValueError(
-                    f"{where}: cursor {self.cursor!r} is not a time. A number that counts up is given "
-                    "out before its row is committed and tells nothing of updates; use `cursor: null`"
-                )
-            if self.column(self.cursor).nullable:
-                # A window is `cursor >= watermark`: a row without a cursor would never be in one.
-                raise ValueError(f"{where}: cursor {self.cursor!r} may be NULL; use `cursor: null`")
+        self._check_cursor()
         for name in self.control_totals:
             if not self.column(name).type.kind.is_numeric:
                 raise ValueError(f"{where}: control total {name!r} is not an exact number")
+        if self.proof not in ("count", "digest"):
+            raise ValueError(f"{where}: proof {self.proof!r} is neither `count` nor `digest`")
         if self.on_bad_value != "error":
             raise ValueError(f"{where}: on_bad_value {self.on_bad_value!r} is not supported; use `error`")
+
+    def _check_cursor(self) -> None:
+        where = self.qualified_name
+        if self.cursor is None:
+            return
+        if self.cursor not in self.column_names:
+            raise ValueError(f"{where}: cursor {self.cursor!r} is not in the DBML; use `cursor: null`")
+        if self.column(self.cursor).type.kind is not Kind.TIMESTAMP:
+            raise ValueError(
+                f"{where}: cursor {self.cursor!r} is not a time. A number that counts up is given "
+                "out before its row is committed and tells nothing of updates; use `cursor: null`"
+            )
+        if self.column(self.cursor).nullable:
+            # A window is `cursor >= watermark`: a row without a cursor would never be in one.
+            raise ValueError(f"{where}: cursor {self.cursor!r} may be NULL; use `cursor: null`")
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,12 @@ def open_stream(
     statement = build("mysql", contract, watermark)
     batches = _read(address, _prologue(statement), _query(statement, contract), batch_rows)
     first = next(batches)
-    at, rows, *totals = json.loads(first.column(_SAID)[0].as_py())
+    at, rows, digest, *totals = json.loads(first.column(_SAID)[0].as_py())
     return SourceStream(
         statement=SnapshotStatement(
             snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
             rows=int(rows),
+            digest=digest,
             control_totals=dict(zip(contract.control_totals, totals, strict=True)),
         ),
         batches=(_rows_only(batch) for batch in chain([first], batches)),

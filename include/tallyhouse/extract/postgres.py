@@ -41,11 +41,12 @@ def open_stream(address: str, contract: TableContract, watermark: datetime | Non
     cursor.execute(
         f"SELECT {', '.join(statement.totals)} FROM {statement.table} AS w WHERE {statement.condition}"
     )
-    rows, *sums = cursor.fetchone()
+    rows, digest, *sums = cursor.fetchone()
     return SourceStream(
         statement=SnapshotStatement(
             snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
             rows=int(rows),
+            digest=digest,
             control_totals=dict(zip(contract.control_totals, sums, strict=True)),
         ),
         batches=_read(

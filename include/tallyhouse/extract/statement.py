@@ -7,10 +7,12 @@ scale, a zero date), the SELECT list turns it into text: decimals in plain digit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tallyhouse.contracts import Column, Kind, TableContract
+from tallyhouse.extract.digest import row_digest, total
 
 AS_TEXT = (Kind.DECIMAL, Kind.DATE, Kind.TIMESTAMP, Kind.JSON)
 
@@ -23,7 +25,8 @@ class Statement:
         columns: SELECT expressions, each with its column's name, for `FROM <table> AS w`.
         table: The quoted table.
         condition: The window, for WHERE or ON; TRUE when the whole table is taken.
-        totals: SQL of the count and of each control total, each as text.
+        totals: SQL of the count, of the digest and of each control total, each as text; the digest is NULL
+            where the contract's proof is the count alone.
     """
 
     columns: tuple[str, ...]
@@ -52,6 +55,7 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
         condition = f"w.{name(contract.cursor)} >= '{literal}{zone}'"
     as_text = "CHAR" if dialect == "mysql" else "text"
     totals = [f"CAST(COUNT(*) AS {as_text})"]
+    totals.append(_digest(dialect, contract, name) if contract.proof == "digest" else "NULL")
     totals += [f"CAST(COALESCE(SUM(w.{name(total)}), 0) AS {as_text})" for total in contract.control_totals]
     return Statement(
         columns=tuple(
@@ -62,6 +66,11 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
         condition=condition,
         totals=tuple(totals),
     )
+
+
+def _digest(dialect: str, contract: TableContract, name: Callable[[str], str]) -> str:
+    values = [(column.type, _wire(dialect, f"w.{name(column.name)}", column)) for column in contract.columns]
+    return total(dialect, row_digest(dialect, values))
 
 
 def _wire(dialect: str, value: str, column: Column) -> str:

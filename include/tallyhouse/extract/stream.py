@@ -16,11 +16,13 @@ class SnapshotStatement:
     Attributes:
         snapshot_at: The server's clock, read before the snapshot was opened; UTC.
         rows: Rows of the window.
+        digest: Digest of its rows, as exact decimal text; None where the contract asks for the count alone.
         control_totals: Sums of the contract's control totals, as exact decimal text.
     """
 
     snapshot_at: datetime
     rows: int
+    digest: str | None
     control_totals: dict[str, str]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +13,10 @@ from adbc_driver_manager import Error as AdbcError
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.raw_digest import raw_digest
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
+from tallyhouse.ledger import ROWS, Hop, Line
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ def write_batch(
         The committed manifest.
 
     Raises:
-        TallyhouseError: The stream broke, or brought another number of rows than the source counted.
+        TallyhouseError: The stream broke, or brought other rows than the source counted and digested.
     """
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
     schema = wire_schema(contract)
@@ -86,6 +89,18 @@ def write_batch(
             rule="source=raw rows",
             count=rows - stream.statement.rows,
         )
+    digest = None
+    if stream.statement.digest is not None:
+        digest = raw_digest(lake, [part.key for part in parts], contract)
+        if digest != stream.statement.digest:
+            raise TallyhouseError(
+                "source=raw differs in the values of its rows: the source's digest is "
+                f"{stream.statement.digest}, raw's {digest}",
+                remedy="Nothing was committed; clear the task to take it again. Where it stays so, a driver "
+                "changes a value on its way; `proof: count` in the contract passes over it",
+                table=contract.qualified_name,
+                rule="source=raw digest",
+            )
     manifest = Manifest(
         run_id=run_id,
         source=contract.source,
@@ -98,13 +113,24 @@ def write_batch(
         watermark_to=next_watermark if contract.cursor else None,
         source_rows=stream.statement.rows,
         rows=rows,
-        digest=None,
+        digest=stream.statement.digest,
         control_totals=stream.statement.control_totals,
         parts=parts,
+        raw_digest=digest,
     )
     commit(lake, manifest)
     log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
     return manifest
+
+
+def source_raw(manifest: Manifest) -> list[Line]:
+    """The ledger's lines from the source to raw: rows, and their digest where the contract asks for it."""
+    table = f"{manifest.source}.{manifest.table}"
+    lines = [Line(table, Hop.SOURCE_RAW, ROWS, Decimal(manifest.source_rows), Decimal(manifest.rows))]
+    if manifest.digest is not None and manifest.raw_digest is not None:
+        both = Decimal(manifest.digest), Decimal(manifest.raw_digest)
+        lines.append(Line(table, Hop.SOURCE_RAW, "digest", *both))
+    return lines
 
 
 def write_parts(

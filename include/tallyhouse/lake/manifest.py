@@ -53,9 +53,11 @@ class Manifest:
         watermark_to: Where the next window starts once this one is published, UTC; None without a cursor.
         source_rows: Rows of the window, counted by the source inside the snapshot.
         rows: Rows of the parts.
-        digest: Digest of the rows; None where it is not computed.
+        digest: Digest of the rows, by the source inside the snapshot, as text; None where the contract asks
+            for the count alone.
         control_totals: Sums of the contract's control totals, by the source inside the snapshot, as text.
         parts: The Parquet objects; none when the window was empty.
+        raw_digest: Digest of the parts' rows, read back by another engine than the one that wrote them.
     """
 
     run_id: str
@@ -72,6 +74,7 @@ class Manifest:
     digest: str | None
     control_totals: dict[str, str]
     parts: tuple[Part, ...]
+    raw_digest: str | None = None
 
     @property
     def full(self) -> bool:
@@ -93,7 +96,8 @@ class Manifest:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Manifest:
         """Reads what `to_json` wrote."""
-        values = {name: content[name] for name in cls.__dataclass_fields__}
+        # What older manifests lack has a default.
+        values = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
         for name in ("snapshot_at", "watermark_from", "watermark_to"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["columns"] = tuple(values["columns"])

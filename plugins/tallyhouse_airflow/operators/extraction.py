@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseHook
@@ -17,8 +16,8 @@ from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark, tell
 from tallyhouse.extract.preflight import check_columns, warn_of_slow_cursor
 from tallyhouse.extract.stream import SourceStream
-from tallyhouse.extract.to_raw import write_batch
-from tallyhouse.ledger import ROWS, Hop, Line
+from tallyhouse.extract.to_raw import source_raw, write_batch
+from tallyhouse.ledger import Line
 from tallyhouse.ledger.store import write_unless_published
 from tallyhouse.runs import read_watermarks
 from tallyhouse_airflow.operators.of_a_run import RunOperator
@@ -132,8 +131,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
                 next_watermark=next_watermark(work, self.contract, published) if work is not None else None,
             )
             result[table.name] = {"key": manifest.key, "rows": manifest.rows}
-            (counted, rows) = (Decimal(manifest.source_rows), Decimal(manifest.rows))
-            lines.append(Line(table.qualified_name, Hop.SOURCE_RAW, ROWS, counted, rows))
+            lines += source_raw(manifest)
         # Now, not only with the publish: a run that the gate refuses has taken these rows all the same.
         with self.warehouse.connect() as connection:
             write_unless_published(connection, self.run_id, lines)
