@@ -1,5 +1,9 @@
 """Spark's settings on one machine follow the data, the cores and the memory."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tallyhouse.spark_tuning import LARGE_BYTES, Machine, local_conf
@@ -38,3 +42,24 @@ def test_the_machine_is_seen() -> None:
     here = Machine.here()
     assert here.cores >= 1
     assert here.memory > GB
+
+
+def test_a_jvm_maps_the_archive_of_sparks_classes(tmp_path: Path) -> None:
+    classes = Machine.here().classes
+    assert classes is not None  # set-up made it
+    options = local_conf(0, Machine.here())["spark.driver.extraJavaOptions"].split()
+    log = tmp_path / "classes.log"
+    java = Path(os.environ["JAVA_HOME"]) / "bin/java"
+    jars = f"{os.environ['TALLYHOUSE_SPARK_JARS']}/*"
+    command = [
+        *(str(java), *options, f"-Xlog:class+load:file={log}"),
+        *("-cp", jars, "org.apache.spark.deploy.SparkSubmit", "--version"),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    loaded = [line for line in log.read_text().splitlines() if "] org.apache.spark." in line]
+    assert [line for line in loaded if "shared objects file (top)" in line]
+    assert not [line for line in loaded if ".jar" in line]
+
+
+def test_without_an_archive_nothing_is_asked_for() -> None:
+    assert "SharedArchiveFile" not in local_conf(0, LAPTOP)["spark.driver.extraJavaOptions"]

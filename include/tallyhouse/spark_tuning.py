@@ -30,10 +30,12 @@ class Machine:
     Attributes:
         cores: Processors that this process may run on.
         memory: Bytes of memory, of the container where there is one.
+        classes: Archive of Spark's classes that its JVM made earlier (JEP 350); None where there is none.
     """
 
     cores: int
     memory: int
+    classes: Path | None = None
 
     @classmethod
     def here(cls) -> Machine:
@@ -44,7 +46,8 @@ class Machine:
                 memory = min(memory, int(Path(limit).read_text("ascii")))
             except (OSError, ValueError):  # there is no such file, or it says `max`
                 continue
-        return cls(len(os.sched_getaffinity(0)), memory)
+        classes = Path(os.environ.get("TALLYHOUSE_SPARK_CLASSES", ""))
+        return cls(len(os.sched_getaffinity(0)), memory, classes if classes.is_file() else None)
 
 
 def local_conf(raw_bytes: int, machine: Machine) -> dict[str, str]:
@@ -61,8 +64,12 @@ def local_conf(raw_bytes: int, machine: Machine) -> dict[str, str]:
     # A sixth of the machine: the servers of a laptop's stack want the rest.
     heap = min(4096, max(1024, machine.memory // 6 // _MB)) if large else 1024
     partitions = min(_MOST_PARTITIONS, max(2 * machine.cores, raw_bytes // _PARTITION_BYTES))
+    options = _LONG if large else _SHORT
+    if machine.classes:
+        # A JVM of another version, or with other jars, passes over it and loads its classes one by one.
+        options += f" -XX:SharedArchiveFile={machine.classes}"
     return {
         "spark.driver.memory": f"{heap}m",
-        "spark.driver.extraJavaOptions": _LONG if large else _SHORT,
+        "spark.driver.extraJavaOptions": options,
         "spark.sql.shuffle.partitions": str(partitions),
     }

@@ -13,6 +13,7 @@ import string
 import sys
 import tempfile
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,17 @@ class Stack:
 
     @cached_property
     def spark_jars(self) -> Path:
-        """Folder of the jars Spark needs beside its own."""
-        return self.cache / f"spark-jars-{digest_of(self.root / 'scripts/stack/maven/pom.xml')}"
+        """Folder of Spark's jars and of those that it needs beside them; its class path begins with it."""
+        jars = digest_of(self.root / "scripts/stack/maven/pom.xml")
+        return self.cache / f"spark-{version('pyspark')}-jars-{jars}"
+
+    @property
+    def spark_classes(self) -> Path:
+        """The archive of Spark's classes, ready to be mapped into a JVM: of these jars and of this Java."""
+        java = self.java_home / "release" if self.java_home else None
+        told = java.read_bytes() if java and java.exists() else b""
+        name = hashlib.sha256(told).hexdigest()[:8]
+        return self.spark_jars.with_name(f"{self.spark_jars.name}-classes-{name}") / "classes.jsa"
 
     @cached_property
     def kafka_jars(self) -> Path:
@@ -230,6 +240,7 @@ class Stack:
             "TALLYHOUSE_LOCAL": str(self.local),
             "TALLYHOUSE_CACHE": str(self.cache),
             "TALLYHOUSE_SPARK_JARS": str(self.spark_jars),
+            "TALLYHOUSE_SPARK_CLASSES": str(self.spark_classes),
             "AIRFLOW_ADMIN_PASSWORD": secret["AIRFLOW_ADMIN_PASSWORD"],
             # Beside the warehouse, in a schema of its own that the service makes and migrates itself.
             "PIPELINE_INFO_BACKEND": "postgres",

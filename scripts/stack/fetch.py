@@ -8,8 +8,8 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class Artifact:
     target: Path
     make: Callable[[Path], None]
     """Fills the empty folder it is given; that folder becomes ``target`` when it returns."""
+    after: str = ""
+    """The artifact that has to be there first."""
 
 
 class Fetcher:
@@ -72,6 +74,7 @@ class Fetcher:
             Artifact(f"MariaDB {MARIADB_VERSION}", stack.mariadb, self.mariadb),
             Artifact(f"PostgreSQL {POSTGRES_VERSION}", stack.postgres, self.postgres),
             Artifact("Spark's jars", stack.spark_jars, self.spark_jars),
+            Artifact("Spark's classes", stack.spark_classes.parent, self.spark_classes, after="Spark's jars"),
             Artifact("Kafka", stack.kafka_jars, self.kafka_jars),
             *self._prometheus(),
             *([self.mysql_artifact()] if stack.settings.stores_engine == "mysql" else []),
@@ -110,12 +113,43 @@ class Fetcher:
     def minio(self, into: Path) -> None:
         """Built from source: nobody publishes its programs any more."""
         self._need("go", "install Go 1.24 or newer")
-        self.run("minio", ["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], GOBIN=str(into))
+        self.run(
+            "minio", ["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], env={"GOBIN": str(into)}
+        )
 
     def spark_jars(self, into: Path) -> None:
-        """S3A and PostgreSQL's driver."""
+        """S3A, PostgreSQL's driver, and Spark's own: the archive of classes asks for one place for all."""
         pom = self.stack.root / "scripts/stack/maven/pom.xml"
         self._maven("spark-jars", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}")
+        for jar in (Path(self.stack.environment["SPARK_HOME"]) / "jars").glob("*.jar"):
+            try:
+                (into / jar.name).hardlink_to(jar)
+            except OSError:  # another file system
+                shutil.copy2(jar, into)
+
+    def spark_classes(self, into: Path) -> None:
+        """Spark's classes, read and verified once: every later JVM maps them."""
+        environment = self.stack.environment
+        archive = into / self.stack.spark_classes.name
+        (into / "conf").mkdir()
+        quiet = "-Xlog:cds=off -Xlog:cds+dynamic=off"
+        options = f"-XX:TieredStopAtLevel=1 -XX:ArchiveClassesAtExit={archive} {quiet}"
+        conf = {
+            "spark.driver.extraClassPath": f"{self.stack.spark_jars}/*",
+            "spark.driver.extraJavaOptions": options,
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+        }
+        self.run(
+            "spark-classes",
+            [
+                *(f"{environment['SPARK_HOME']}/bin/spark-submit", "--master", "local[2]"),
+                *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
+                *(str(self.stack.root / "scripts/stack/spark_classes.py"), str(into / "lake")),
+            ],
+            env=environment | {"SPARK_CONF_DIR": str(into / "conf")},
+        )
+        shutil.rmtree(into / "lake")
 
     def kafka_jars(self, into: Path) -> None:
         """The broker."""
@@ -236,7 +270,9 @@ class Fetcher:
         if not shutil.which(program):
             raise StackError(f"{program}: not found; {remedy} and run 'make setup' again")
 
-    def run(self, name: str, command: list[str], cwd: Path | None = None, **env: str) -> None:
+    def run(
+        self, name: str, command: list[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
         """Run a package tool, its words in a log.
 
         Raises:
@@ -247,7 +283,7 @@ class Fetcher:
             done = subprocess.run(
                 command,
                 cwd=cwd,
-                env=os.environ | env,
+                env=os.environ | dict(env or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -381,12 +417,14 @@ def setup(stack: Stack, quiet: bool = False) -> dict[str, float]:
     stack.make_folders()
     stack.cache.mkdir(parents=True, exist_ok=True)
     stack.cache.chmod(stack.cache.stat().st_mode | 0o055)
+    ensure_java(stack)
+    artifacts = Fetcher(stack).artifacts()
+    after = {artifact.name: artifact.after for artifact in artifacts}
     jobs: dict[str, Callable[[], object]] = {
         artifact.name: lambda artifact=artifact: make(artifact)  # type: ignore[misc]
-        for artifact in Fetcher(stack).artifacts()
+        for artifact in artifacts
         if not artifact.target.exists()
     }
-    ensure_java(stack)
     if not jobs:
         if not quiet:
             console.print(f"everything is in {stack.cache}")
@@ -400,6 +438,8 @@ def setup(stack: Stack, quiet: bool = False) -> dict[str, float]:
     ):
 
         def work(name: str) -> None:
+            if earlier := futures.get(after[name]):
+                earlier.result()
             row = progress.add_task(name, total=None)
             started = time.monotonic()
             try:
@@ -411,7 +451,10 @@ def setup(stack: Stack, quiet: bool = False) -> dict[str, float]:
             finally:
                 progress.remove_task(row)
 
-        for future in [pool.submit(work, name) for name in jobs]:
+        futures: dict[str, Future[None]] = {}
+        for name in jobs:  # one that waits for another stands after it
+            futures[name] = pool.submit(work, name)
+        for future in futures.values():
             future.result()
     if problems:
         raise StackError("\n".join(problems))

@@ -83,7 +83,7 @@ def test_a_stack_finds_its_tools_under_another_home(rendered: Path, tmp_path: Pa
     done = run(make_home(tmp_path / "second", java=False), rendered, "-m", "scripts.stack", "env")
     found = dict(re.findall(r"export (\w+)=(.*)", done.stdout))
     first = tmp_path / "first"
-    assert found["TALLYHOUSE_SPARK_JARS"].startswith(str(first / ".cache/tallyhouse/spark-jars-"))
+    assert found["TALLYHOUSE_SPARK_JARS"].startswith(str(first / ".cache/tallyhouse/spark-"))
     assert found["TALLYHOUSE_CACHE"] == str(first / ".cache/tallyhouse")
     assert found["JAVA_HOME"] == str(first)
 
