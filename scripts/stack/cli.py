@@ -25,7 +25,7 @@ from scripts.stack.demo import follow
 from scripts.stack.service import GROUPS
 from scripts.stack.services import services
 from scripts.stack.supervise import RUNNING, Supervisor
-from scripts.stack.testing import run_tests, test_stack
+from scripts.stack.testing import run_tests, run_unit_tests, test_stack
 from tallyhouse.settings import SettingsError
 
 
@@ -240,6 +240,11 @@ def test(_: Stack, args: argparse.Namespace) -> int:
     return run_tests(test_stack(), args.arguments)
 
 
+def unit(stack: Stack, args: argparse.Namespace) -> int:
+    """Run the tests of the package that need no server."""
+    return run_unit_tests(stack, args.arguments)
+
+
 def airflow(stack: Stack, args: argparse.Namespace) -> int:
     """Airflow's command line with the stack's environment; `dags test` keeps the scheduler away."""
     command = [str(Path(sys.executable).parent / "airflow"), *args.arguments]
@@ -271,6 +276,7 @@ COMMANDS = (
     demo,
     run,
     test,
+    unit,
     setup,
     provision,
     render,
@@ -322,9 +328,9 @@ def main() -> None:
         options(command, sub)
     os.umask(0o077)  # whatever the stack makes is for one account
     args, unknown = parser.parse_known_args()
-    if unknown and args.run is not test:
+    if unknown and args.run not in (test, unit):
         parser.error(f"unknown: {' '.join(unknown)}")
-    if args.run is test:
+    if args.run in (test, unit):
         args.arguments = unknown  # pytest's
     try:
         code = args.run(Stack(), args)

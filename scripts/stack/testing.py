@@ -17,6 +17,9 @@ PORT_OFFSET = "20000"
 FOLDER = ".local/test"
 SCALE = "0.02"
 
+# What the tests of the package's modules measure their coverage of.
+PACKAGE = "include/tallyhouse"
+
 
 def test_stack() -> Stack:
     """The stack that tests run on: other ports and another folder than this checkout's own."""
@@ -74,6 +77,33 @@ def run_tests(stack: Stack, arguments: list[str]) -> int:
                 raise
         finally:
             lifecycle.stop(stack)
+
+
+def run_unit_tests(stack: Stack, arguments: list[str]) -> int:
+    """Run the tests of the package's modules that need neither a server nor Spark, and say what they cover.
+
+    Args:
+        stack: whose tools they use; nothing of it has to run.
+        arguments: for pytest.
+
+    Returns:
+        What pytest returned.
+    """
+    tests = [
+        str(path.relative_to(stack.root))
+        for path in sorted((stack.root / "tests").iterdir())
+        if (stack.root / PACKAGE / path.name).is_dir()
+        or (stack.root / PACKAGE / path.name.removeprefix("test_")).is_file()
+    ]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", *tests, "-m", "not integration and not spark"),
+            *("-q", f"--cov={PACKAGE}", "--cov-report=term:skip-covered", *arguments),
+        ],
+        cwd=stack.root,
+        env=os.environ | stack.environment,
+        check=False,
+    ).returncode
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -204,7 +204,7 @@ def test_a_rule_that_cannot_be_counted_is_no_verdict(
 
 
 def test_a_run_without_batches(lake: Lake) -> None:
-    with pytest.raises(TallyhouseError, match=r"run pancake-none: no raw batch has a _manifest\.json"):
+    with pytest.raises(TallyhouseError, match=r"no raw batch has a _manifest\.json"):
         check(lake, "pancake", "pancake-none")
 
 
