@@ -242,6 +242,40 @@ def _apply_table(
                 applied[column],
             ),
         ]
+    return [*lines, *_policy_lines(connection, table, said.get("values", {}), staged)]
+
+
+def _policy_lines(
+    connection: psycopg.Connection[Any], table: TableContract, said: dict[str, dict[str, int]], staged: str
+) -> list[Line]:
+    """Of each column with a policy: what became of raw's values, counted here where they are accepted."""
+    if not table.replacing:
+        return []
+    counts = [sql.SQL("count({})").format(sql.Identifier(column.name)) for column in table.replacing]
+    found = connection.execute(
+        sql.SQL("SELECT {} FROM staging.{}").format(sql.SQL(", ").join(counts), sql.Identifier(staged))
+    ).fetchone()
+    lines = []
+    for column, there in zip(table.replacing, found or (), strict=True):
+        count = {what: Decimal(number) for what, number in said[column.name].items()}
+        policy = column.on_bad_value
+        # A sentinel is a value that is there, a NULL is none.
+        accepted = Decimal(there) - (0 if policy.sentinel is None else count["replaced_accepted"])
+        parts = {
+            "accepted": accepted,
+            "superseded": count["superseded"],
+            f"by {policy.name}": count["replaced_accepted"] + count["replaced_superseded"],
+        }
+        lines.append(
+            Line(
+                table.qualified_name,
+                Hop.RAW_ACCEPTED,
+                f"values({column.name})",
+                count["raw"],
+                sum(parts.values(), Decimal(0)),
+                parts,
+            )
+        )
     return lines
 
 
