@@ -24,6 +24,7 @@ from tallyhouse.models import definition
 from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
+from tallyhouse.publish.first_load import indexes_afterwards
 from tallyhouse.publish.limits import check_fits
 from tallyhouse.runs import lock_pipeline, may_publish, promised_tables, staging_suffix
 
@@ -188,16 +189,17 @@ def _apply_table(
     raw_rows = Decimal(sum(lake.row_count(part.key) for part in manifest.parts))
     accepted = _totals(connection, staged, table.control_totals)
     superseded = Decimal(said["superseded"])
-    row = connection.execute(
-        statements.render(
-            "dwh/ods/apply.sql",
-            staging=f'staging."{staged}"',
-            table=table.name,
-            columns=table.column_names,
-            key=table.key,
-            cursor=table.cursor,
-        )
-    ).fetchone()
+    with indexes_afterwards(connection, "ods", table.name, staged=staged):
+        row = connection.execute(
+            statements.render(
+                "dwh/ods/apply.sql",
+                staging=f'staging."{staged}"',
+                table=table.name,
+                columns=table.column_names,
+                key=table.key,
+                cursor=table.cursor,
+            )
+        ).fetchone()
     inserted, updated, unchanged = map(Decimal, row or (0, 0, 0))
     applied = _applied_totals(connection, table, staged)
     name = table.qualified_name
@@ -313,7 +315,8 @@ def _applied_totals(
 def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:
     defined = definition(model)
     if staged is not None:
-        connection.execute(merge(defined, staging=f'staging."{staged}"').encode())
+        with indexes_afterwards(connection, "dwh", model, staged=staged) as bare:
+            connection.execute(merge(defined, staging=f'staging."{staged}"', bare=bare).encode())
     return [
         Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right))
         for statement in checks(defined)
