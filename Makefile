@@ -97,6 +97,13 @@ sql: $(READY) ## Ask a database: make sql Q="SELECT 1" ON=clickhouse; without Q 
 verify: $(READY) ## Row counts of every table in every store
 	@$(PY) -m techmarket verify
 
+.PHONY: backup restore
+backup: $(READY) ## Dump every store of the running stack: make backup [TO=backups/before-the-change]
+	@$(PY) -m scripts.backup create $(if $(TO),--to "$(TO)")
+
+restore: $(READY) ## Bring a backup back into an empty stack and compare digests: make restore FROM=backups/…
+	@$(PY) -m scripts.backup restore "$(FROM)" $(if $(REPLACE),--replace)
+
 ##@ The Kaggle data API
 
 .PHONY: migrate-up migrate-down migrate-create
@@ -113,22 +120,22 @@ migrate-create: $(READY) ## Start a new revision: make migrate-create NAME="What
 
 ##@ Kubernetes
 
-.PHONY: charts
+.PHONY: k8s-deploy charts
+k8s-deploy: $(READY) ## The whole platform on a kind cluster of this machine
+	@$(MAKE) --no-print-directory -C infrastructure/local-env setup deploy platform
+
 charts: $(READY) ## The platform's manifests: make charts ENV=production [RELEASES="airflow spark"]
 	@$(PY) -m scripts.charts template $(or $(ENV),local) $(RELEASES)
 
 ##@ Quality
 
-.PHONY: test torture test-unit check bench-run audit format docs picture dags-md requirements
+.PHONY: test test-unit check bench-run audit format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
 test-unit: $(READY) ## The package's tests that need no server, and what they cover: about a minute
 	@$(STACK) setup --quiet
 	@$(STACK) unit $(ARGS)
-
-torture: $(READY) ## Every type and nasty value through every store: docs/reference/values.md, or what changed
-	@TORTURE=1 $(STACK) test tests/torture -s $(ARGS)
 
 check: $(READY) ## Format, lint, types, SQL, and what is generated from what
 	@$(STACK) setup --quiet

@@ -36,7 +36,8 @@ HEAD = """\
 TYPED_SCRIPTS = (
     *("scripts/stack", "scripts/check.py", "scripts/prometheus_login.py", "scripts/site.py"),
     *("scripts/picture.py", "scripts/audit.py", "ci"),
-    *("scripts/charts.py", "scripts/tools.py"),
+    *("scripts/charts.py", "scripts/tools.py", "scripts/k8s_secrets.py", "scripts/backup.py"),
+    "scripts/translations.py",
 )
 ACTIONLINT = "v1.7.12"
 COMPOSE, COMPOSE_SUITE = "2.26.1-4", "trixie"
@@ -202,6 +203,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "workflows": workflows,
     "words": words,
     "charts": helm_charts,
+    "translations": lambda: run("python", "-m", "scripts.translations"),
     "picture": lambda: run("python", "-m", "scripts.picture", "--check"),
     "site": lambda: run("python", "-m", "scripts.site"),
 }

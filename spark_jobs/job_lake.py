@@ -22,7 +22,6 @@ _SPARK_TYPES = {
     "int64": "bigint",
     "double": "double",
     "string": "string",
-    "binary": "binary",
 }
 
 

@@ -93,8 +93,8 @@ def make_secrets(path: Path) -> dict[str, str]:
         path: the file; made if it is not there.
 
     Returns:
-        Each secret by its name: keys, the passwords of web UIs and every server's passwords. One that stands
-        in the environment is taken from there, and not written down: in a cluster all of them do.
+        Each secret by its name: keys, the passwords of web UIs and every server's passwords. In a cluster,
+        where each pod makes its configuration for itself (TALLYHOUSE_RENDER), those in the environment win.
     """
     made = {
         "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -113,8 +113,8 @@ def make_secrets(path: Path) -> dict[str, str]:
         kept = dict(json.loads(path.read_text())) if path.exists() else {}
         if not made.keys() <= kept.keys():  # made by an older version, or not at all
             write_private(path, json.dumps(made | kept, indent=2))
-    given = {name: os.environ[name] for name in made if os.environ.get(name)}
-    return made | kept | given
+    in_cluster = bool(os.environ.get("TALLYHOUSE_RENDER"))
+    return made | kept | {name: os.environ[name] for name in made if in_cluster and os.environ.get(name)}
 
 
 class Stack:

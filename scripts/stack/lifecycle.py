@@ -13,7 +13,7 @@ from scripts.stack import fetch, readiness
 from scripts.stack.accounts import give
 from scripts.stack.context import Stack, StackError, console
 from scripts.stack.provision import Step, patiently, steps
-from scripts.stack.service import GROUPS, HOST, Service
+from scripts.stack.service import GROUPS, HOST, STORES, Service
 from scripts.stack.services import services
 from scripts.stack.supervise import RUNNING, Supervisor
 
@@ -99,12 +99,13 @@ def chosen(
     Raises:
         StackError: there is no such group.
     """
-    if unknown := sorted(set(groups) - set(GROUPS)):
-        raise StackError(f"groups: none is called {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    known = (*GROUPS, STORES)
+    if unknown := sorted(set(groups) - set(known)):
+        raise StackError(f"groups: none is called {', '.join(unknown)}; there are {', '.join(known)}")
     after = {service.name: service.after for service in every}
     after |= {step.name: step.after for step in all_steps}
     names = [service.name for service in every if service.group in groups]
-    if "nightly" in groups:
+    if {"nightly", STORES} & set(groups):
         names += [step.name for step in all_steps]
     kept: set[str] = set()
     while names:

@@ -13,6 +13,8 @@ from scripts.stack.context import Stack, StackError
 HOST = "127.0.0.1"
 GROUPS = ("nightly", "events", "apps", "watch")
 """Parts of the stack that can be started by themselves, with what they need of the others."""
+STORES = "stores"
+"""One more: every store with its schema, and nothing that uses it. A backup is restored into it."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ CONTRACT = TableContract(
     ),
     key=("a", "b"),
     cursor="at",
+    on_bad_value="error",
     pii=(),
     control_totals=("amount", "n"),
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.stack.context import Stack, StackError
+from scripts.stack.context import MYSQL_STORES, Stack, StackError
 from scripts.stack.lifecycle import chosen
 from scripts.stack.provision import steps
 from scripts.stack.service import GROUPS
@@ -19,6 +19,12 @@ def test_events_bring_their_stores_and_nothing_of_the_nightly_runs() -> None:
     kept, to_do = names("events")
     assert kept == {"kafka", "ingest", "ingest-relay", "consumer", "postgres", "minio", "clickhouse"}
     assert to_do == {"databases", "bucket"}
+
+
+def test_the_stores_come_with_their_schemas_and_without_who_uses_them() -> None:
+    kept, to_do = names("stores")
+    assert kept == {*(f"mysql-{store}" for store in MYSQL_STORES), "postgres", "minio", "clickhouse"}
+    assert to_do == {step.name for step in steps(Stack())}
 
 
 def test_the_nightly_runs_need_no_events() -> None:

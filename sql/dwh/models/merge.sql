@@ -8,7 +8,6 @@
 INSERT INTO dwh."{{ table }}" AS target ({{ names("", columns) }})
 SELECT {{ names("", columns) }}
 FROM {{ staging }}
-{% if not bare %}
 ON CONFLICT ({{ names("", key) }}) DO UPDATE
     SET
 {% for column in others %}
@@ -16,4 +15,3 @@ ON CONFLICT ({{ names("", key) }}) DO UPDATE
 {% endfor %}
     WHERE
         row({{ names("target.", others) }}) IS DISTINCT FROM row({{ names("excluded.", others) }})
-{% endif %}
