@@ -10,10 +10,12 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation, Window
 from pyspark.sql import functions as F
 
-from spark_jobs.typed import BAD, refuse_bad_values, typed
+from spark_jobs.typed import BAD, refuse_bad_values, replaced, typed
 from tallyhouse.contracts import Kind, TableContract
 
 _RANK = "_rank"
+VALUES = ("raw", "superseded", "replaced_accepted", "replaced_superseded")
+"""What is counted of a column with a policy."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class TableReport:
         superseded: Older duplicates of a key.
         bad: Values that their type cannot hold, by column.
         control_totals: By column, the sums over raw, accepted and superseded rows, as exact text.
+        values: By column with a policy: values of raw, values of superseded rows, and in how many accepted
+            and superseded rows something was put in the place of one.
     """
 
     raw: int = 0
@@ -33,12 +37,16 @@ class TableReport:
     superseded: int = 0
     bad: dict[str, int] = field(default_factory=dict)
     control_totals: dict[str, dict[str, str]] = field(default_factory=dict)
+    values: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, contract: TableContract) -> TableReport:
         """The report of a window without rows."""
         zeros = dict.fromkeys(("raw", "accepted", "superseded"), "0")
-        return cls(control_totals={name: dict(zeros) for name in contract.control_totals})
+        return cls(
+            control_totals={name: dict(zeros) for name in contract.control_totals},
+            values={column.name: dict.fromkeys(VALUES, 0) for column in contract.replacing},
+        )
 
 
 def rank(rows: DataFrame, contract: TableContract) -> DataFrame:
@@ -135,6 +143,10 @@ def accept(
             name: {side: _exact(found[f"{name}_{side}"]) for side in ("raw", "accepted", "superseded")}
             for name in contract.control_totals
         },
+        values={
+            column.name: {what: found[f"{column.name}_{what}"] for what in VALUES}
+            for column in contract.replacing
+        },
     )
 
 
@@ -157,6 +169,18 @@ def _measures(contract: TableContract) -> list[Column]:
         F.count_if(~is_newest).alias("superseded"),
         F.count_if(F.col(BAD)).alias("bad_rows"),
         *sums,
+        *(measure for column in contract.replacing for measure in _values(column.name)),
+    ]
+
+
+def _values(name: str) -> list[Column]:
+    """What became of a column's values: raw's are those that are there, and those that were replaced."""
+    is_newest, was_bad, there = F.col(_RANK) == 1, F.col(replaced(name)), F.col(name).isNotNull()
+    return [
+        F.count_if(there | was_bad).alias(f"{name}_raw"),
+        F.count_if(~is_newest & there & ~was_bad).alias(f"{name}_superseded"),
+        F.count_if(is_newest & was_bad).alias(f"{name}_replaced_accepted"),
+        F.count_if(~is_newest & was_bad).alias(f"{name}_replaced_superseded"),
     ]
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
 from spark_jobs.session import build_session
-from spark_jobs.typed import BAD, typed
+from spark_jobs.typed import typed
 from tallyhouse.contracts import load_pipeline
 from tallyhouse.lake import committed_batches
 
@@ -52,7 +52,7 @@ def check(pipeline_name: str, run_id: str) -> None:
             continue
         rows = batches[name].rows
         batch = (
-            typed(lake.read_batch(spark, batches[name]), contract).drop(BAD)
+            typed(lake.read_batch(spark, batches[name]), contract).select(*contract.column_names)
             if rows
             else spark.range(0).toDF("nothing")
         )

@@ -22,6 +22,7 @@ _SPARK_TYPES = {
     "int64": "bigint",
     "double": "double",
     "string": "string",
+    "binary": "binary",
 }
 
 

@@ -13,14 +13,18 @@ from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError
 
 BAD = "_bad"
-"""Added by `typed`: whether the row holds a value that its type cannot hold."""
+"""Added by `typed`: whether the row holds a value that its type cannot hold and that stops the run."""
 
 # The forms in which the wire carries values. Spark's casts take more than that (`2026`, ` 1 `, `1e3`)
 # and round or cut what does not fit, so the form is checked as well.
 # A form ends with \z: before a line break at the end of the text, $ matches as well.
 _DATE = r"\A(?!0000)\d{4}-\d{2}-\d{2}\z"
 _TIMESTAMP = r"\A(?!0000)\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?\z"
-_TEXT = (Kind.CHAR, Kind.VARCHAR, Kind.TEXT, Kind.JSON)
+
+
+def replaced(name: str) -> str:
+    """The column that `typed` adds beside one with a policy: whether something was put in its place."""
+    return f"_replaced_{name}"
 
 
 def typed(raw: DataFrame, contract: TableContract) -> DataFrame:
@@ -32,8 +36,9 @@ def typed(raw: DataFrame, contract: TableContract) -> DataFrame:
         contract: The table.
 
     Returns:
-        The contract's columns in their Spark types, and `_bad`. A value that its type cannot hold is
-        NULL, or for text as it was.
+        The contract's columns in their Spark types, and `_bad`. Of a value that its type cannot hold there
+        is what its policy says, and `_replaced_<column>` is true; by the policy `error` it is NULL, or for
+        text as it was.
 
     Raises:
         TallyhouseError: A column of the contract is missing.
@@ -45,10 +50,22 @@ def typed(raw: DataFrame, contract: TableContract) -> DataFrame:
             table=contract.qualified_name,
         )
     wire = dict(raw.dtypes)
+    bad = {column.name: is_bad(column, wire[column.name]) for column in contract.columns}
+    stops = (bad[column.name] for column in contract.columns if not column.replaces)
     return raw.select(
-        *(_value(column, wire[column.name]).alias(column.name) for column in contract.columns),
-        reduce(or_, (is_bad(column, wire[column.name]) for column in contract.columns)).alias(BAD),
+        *(
+            _or_replacement(column, _value(column, wire[column.name]), bad[column.name]).alias(column.name)
+            for column in contract.columns
+        ),
+        reduce(or_, stops).alias(BAD),
+        *(bad[column.name].alias(replaced(column.name)) for column in contract.replacing),
     )
+
+
+def _or_replacement(column: ContractColumn, value: Column, bad: Column) -> Column:
+    if not column.replaces:
+        return value
+    return F.when(bad, F.lit(column.on_bad_value.sentinel).cast(column.type.spark)).otherwise(value)
 
 
 def is_bad(column: ContractColumn, wire_type: str) -> Column:
@@ -59,7 +76,7 @@ def is_bad(column: ContractColumn, wire_type: str) -> Column:
         wire_type: The raw column's Spark type.
     """
     wire = F.col(column.name)
-    if column.type.kind in _TEXT:
+    if column.type.kind.is_text:
         # PostgreSQL's text cannot hold a NUL character.
         refused = F.contains(wire, F.lit("\0"))
         if column.type.length is not None:
@@ -71,7 +88,7 @@ def is_bad(column: ContractColumn, wire_type: str) -> Column:
 def _value(column: ContractColumn, wire_type: str) -> Column:
     wire = F.col(column.name)
     kind = column.type.kind
-    if kind in _TEXT:
+    if kind.is_text or kind is Kind.BINARY:
         return wire
     cast = wire.try_cast(column.type.spark)
     if kind is Kind.BOOLEAN:
@@ -79,7 +96,7 @@ def _value(column: ContractColumn, wire_type: str) -> Column:
     form = {
         Kind.DATE: _DATE,
         Kind.TIMESTAMP: _TIMESTAMP,
-        Kind.DECIMAL: rf"\A-?\d+(\.\d{{0,{column.type.scale}}}0*)?\z",
+        Kind.DECIMAL: column.type.decimal_form if kind is Kind.DECIMAL else None,
     }.get(kind)
     return F.when(wire.rlike(form), cast) if form and wire_type == "string" else cast
 
@@ -95,7 +112,8 @@ def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> d
     wire = dict(raw.dtypes)
     key_text = F.concat_ws("/", *(F.col(name).cast("string") for name in contract.key))
     aggregates = []
-    for column in contract.columns:
+    stopping = [column for column in contract.columns if not column.replaces]
+    for column in stopping:
         bad = is_bad(column, wire[column.name])
         aggregates += [
             F.count_if(bad).alias(column.name),
@@ -105,7 +123,7 @@ def refuse_bad_values(raw: DataFrame, contract: TableContract, run_id: str) -> d
         ]
     found = raw.agg(*aggregates).first()
     assert found is not None  # noqa: S101 - an aggregate without GROUP BY has one row
-    counts = {name: found[name] for name in contract.column_names if found[name]}
+    counts = {column.name: found[column.name] for column in stopping if found[column.name]}
     samples = []
     for name in counts:
         sample = found[f"{name}_sample"]
@@ -138,7 +156,8 @@ class BadValuesError(TallyhouseError):
         super().__init__(
             what,
             where=f"{table} in run {run_id}",
-            remedy="Fix them in the source, or change the column's type in its DBML, and run again.",
+            remedy="Fix them in the source, change the column's type in its DBML, or give it another "
+            "on_bad_value in its contract, and run again.",
             table=table,
             rule=f"type of {', '.join(counts)}",
             count=sum(counts.values()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -87,33 +87,60 @@ class Warehouse:
         with self.connect() as connection:
             return {name for (name,) in connection.execute(probes).fetchall()}
 
-    def read(self, spark: SparkSession, query: str) -> DataFrame:
-        """The rows of a query, streamed by JDBC."""
-        return (
+    def read(self, spark: SparkSession, query: str, types: Mapping[str, ColumnType], *more: str) -> DataFrame:
+        """The rows of a query, streamed by JDBC, in Spark's types.
+
+        Args:
+            spark: The session.
+            query: In PostgreSQL's SQL.
+            types: Of the query's columns, by name.
+            more: Columns beside those, as the driver has them.
+        """
+        columns = [*(f"{_said(*one)} AS {_quoted(one[0])}" for one in types.items()), *map(_quoted, more)]
+        rows = (
             spark.read.format("jdbc")
             .options(
                 url=self.jdbc_url,
                 user=self.user,
                 password=self.password,
                 driver="org.postgresql.Driver",
-                query=query,
+                query=f"SELECT {', '.join(columns)} FROM ({query}) AS q",
                 fetchsize="10000",
             )
             .load()
         )
+        return rows.select(*(_value(*one) for one in types.items()), *more)
 
     def typed(self, spark: SparkSession, contract: TableContract, query: str) -> DataFrame:
         """The rows of a query over an `ods` table, in the contract's Spark types, and `_deleted_at`."""
-        values = [_value(column.name, column.type) for column in contract.columns]
-        return self.read(spark, query).select(*values, "_snapshot", "_run", "_deleted_at")
+        types = {column.name: column.type for column in contract.columns}
+        return self.read(spark, query, types, "_snapshot", "_run", "_deleted_at")
 
     def model_rows(self, spark: SparkSession, model: Definition, query: str) -> DataFrame:
         """The rows of a query over a model, in its definition's Spark types."""
-        values = [_value(name, column.column_type) for name, column in model.columns.items()]
-        return self.read(spark, query).select(*values)
+        return self.read(spark, query, {name: column.column_type for name, column in model.columns.items()})
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _said(name: str, type_: ColumnType) -> str:
+    """How PostgreSQL says a value so that nothing on the way to Spark changes it."""
+    value = _quoted(name)
+    if type_.kind is Kind.DATE:
+        # As numbers: Java's own dates would move those that the Julian calendar did not have.
+        return f"{value} - DATE '1970-01-01'"
+    if type_.kind is Kind.TIMESTAMP:
+        return f"CAST(EXTRACT(EPOCH FROM {value}) * 1000000 AS bigint)"
+    if type_.kind is Kind.CHAR or type_.is_wide:
+        return f"CAST({value} AS text)"  # without the blanks that fill a CHAR; with every digit
+    return value
 
 
 def _value(name: str, type_: ColumnType) -> Column:
-    # PostgreSQL hands CHAR(n) out padded; the source's form has no trailing spaces.
-    value = F.rtrim(name) if type_.kind is Kind.CHAR else F.col(name)
-    return value.cast(type_.spark).alias(name)
+    if type_.kind is Kind.DATE:
+        return F.date_from_unix_date(name).alias(name)
+    if type_.kind is Kind.TIMESTAMP:
+        return F.timestamp_micros(name).alias(name)
+    return F.col(name).cast(type_.spark).alias(name)

@@ -209,9 +209,12 @@ def postgres(stack: Stack) -> Service:
         "timezone": "UTC",
         "log_timezone": "UTC",
         "max_connections": 120,
-        "shared_buffers": "256MB",
-        "maintenance_work_mem": "128MB",
-        "max_wal_size": "2GB",
+        "shared_buffers": "512MB",
+        "maintenance_work_mem": "256MB",
+        "max_wal_size": "4GB",
+        # Nothing replicates it: what a transaction itself makes (the indexes of a first load) needs no log.
+        "wal_level": "minimal",
+        "max_wal_senders": 0,
         # Applications that commit in two phases need some; the pancake store is a source like any other.
         "max_prepared_transactions": 8,
         "log_min_messages": "warning",

@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
     accepted = run.accepted(table)
     newest_of(accepted, accepted.withColumn("_deleted_at", F.lit(None).cast("timestamp")), table).count()
     with suppress(PySparkException):
-        warehouse.read(spark, "SELECT 1").count()
+        warehouse.read(spark, "SELECT 1 AS one", {}, "one").count()
     spark.conf.set("fs.s3a.attempts.maximum", "1")
     spark.conf.set("fs.s3a.retry.limit", "0")
     with suppress(PySparkException):

@@ -1,9 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tallyhouse.contracts import Kind, load_pipeline, load_source
+from tallyhouse.contracts import Column, Kind, Policy, TableContract, load_pipeline, load_source
 from tallyhouse.contracts import load as loading
 from tallyhouse.contracts.load import OVERLAYS, REPOSITORY
 
@@ -48,11 +49,48 @@ def test_a_contract_that_names_what_is_not_there_is_refused() -> None:
         replace(table, key=()),
         replace(table, control_totals=("status",)),
         replace(table, name="orders; DROP TABLE x"),
-        replace(table, on_bad_value="ignore"),
+        with_policy(table, "id", "null"),
+        with_policy(table, "updated_at", "null"),
+        with_policy(table, "total", "null"),
+        with_policy(table, "ordered_at", {"sentinel": "1900-01-32 00:00:00"}),
         replace(table, columns=tuple(replace(column, nullable=True) for column in table.columns)),
     ):
         with pytest.raises(ValueError, match=r"^orders\.orders"):
             wrong.validate()
+
+
+def with_policy(table: TableContract, name: str, policy: Any) -> TableContract:
+    said = Policy.parse(policy)
+    changed = (replace(one, on_bad_value=said) if one.name == name else one for one in table.columns)
+    return replace(table, columns=tuple(changed))
+
+
+def test_a_policy_is_of_a_column_or_of_all_that_need_not_be_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = (OVERLAYS / "payments.yaml").read_text(encoding="utf-8")
+    monkeypatch.setattr(loading, "OVERLAYS", tmp_path)
+
+    def policies(said: str) -> dict[str, Column]:
+        (tmp_path / "payments.yaml").write_text(
+            overlay.replace("on_bad_value: error", f"on_bad_value: {said}"), encoding="utf-8"
+        )
+        load_source.cache_clear()
+        return {column.name: column for column in load_source("payments").table("payments").columns}
+
+    try:
+        found = policies("null")
+        assert found["status"].on_bad_value == Policy("null")
+        assert found["status"].nullable  # ods must take what the policy puts there
+        assert not any(found[name].replaces for name in ("id", "updated_at", "amount"))
+        with pytest.raises(ValueError, match=r"payments\.\w+: on_bad_value names \['nothing'\]"):
+            policies("{nothing: null}")
+        with pytest.raises(ValueError, match="`quarantine` has no store yet"):
+            policies("quarantine")
+        with pytest.raises(ValueError, match="on_bad_value 'ignore' is not error, null"):
+            policies("ignore")
+    finally:
+        load_source.cache_clear()
 
 
 def test_the_version_changes_with_the_contract() -> None:

@@ -43,7 +43,6 @@ TABLE = TableContract(
     columns=tuple(Column(name, ColumnType.parse(spelled), name != "id") for name, spelled in TYPES.items()),
     key=("id",),
     cursor="updated_at",
-    on_bad_value="error",
     pii=(),
     control_totals=("amount",),
 )

@@ -40,7 +40,6 @@ TABLE = TableContract(
     ),
     key=("id",),
     cursor="updated_at",
-    on_bad_value="error",
     pii=(),
     control_totals=(),
 )

@@ -16,6 +16,7 @@ from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, Part, commit
 from tallyhouse.ledger import Hop, store
 from tallyhouse.migrate import migrate_warehouse
+from tallyhouse.publish import first_load
 from tallyhouse.publish.postgres import publish
 from tallyhouse.runs import close_run, open_run, read_watermarks
 from tallyhouse.settings import Settings
@@ -119,6 +120,19 @@ def test_a_run_is_published_with_its_ledger_and_watermark(shop: Shop) -> None:
     assert shop.watermark == T0 - timedelta(minutes=1)
     assert shop.ask("SELECT status FROM etl.run") == [("published",)]
     assert shop.ask("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'staging'") == [(0,)]
+
+
+def test_a_large_first_run_finds_the_same_and_leaves_the_same_indexes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'ods' ORDER BY indexname"
+    before = shop.ask(indexes)
+    monkeypatch.setattr(first_load, "MANY_ROWS", 2)
+    run_id = shop.run([(1, "card"), (2, "cash")])
+    lines = shop.publish(run_id)
+    assert lines[2].parts == {"inserted": 2, "updated": 0, "unchanged": 0}
+    assert shop.ask("SELECT id FROM ods.payment_methods ORDER BY id") == [(1,), (2,)]
+    assert shop.ask(indexes) == before
 
 
 def test_publishing_again_is_a_no_op(shop: Shop) -> None:

@@ -159,7 +159,6 @@ CONTRACT = TableContract(
     columns=tuple(Column(name, ColumnType.parse(type_), True) for name, (type_, _, _) in COLUMNS.items()),
     key=("id",),
     cursor=None,
-    on_bad_value="error",
     pii=(),
     control_totals=(),
 )

@@ -28,7 +28,6 @@ CONTRACT = TableContract(
     ),
     key=("a", "b"),
     cursor="at",
-    on_bad_value="error",
     pii=(),
     control_totals=("amount", "n"),
 )

@@ -1,16 +1,19 @@
 """What the wire's text becomes, and what is refused."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import duckdb
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from spark_jobs.typed import BAD, BadValuesError, refuse_bad_values, typed
-from tallyhouse.contracts import Column, ColumnType, TableContract
+from spark_jobs.typed import BAD, BadValuesError, refuse_bad_values, replaced, typed
+from tallyhouse.contracts import Column, ColumnType, Policy, TableContract
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.quality.typed_sql import typed_select
 
 # Type, wire type, what the wire carries, what it becomes; REFUSED where the type cannot hold it.
 REFUSED = object()
@@ -31,6 +34,9 @@ VALUES: list[tuple[str, str, Any, Any]] = [
     ("decimal(12,2)", "string", "12345678901.00", REFUSED),
     ("decimal(12,2)", "string", "1e3", REFUSED),
     ("decimal(12,2)", "string", "", REFUSED),
+    ("decimal(50,10)", "string", "1" * 40 + ".0000000001", "1" * 40 + ".0000000001"),  # longer than Spark's
+    ("decimal(50,10)", "string", "1" * 41, REFUSED),
+    ("decimal(50,10)", "string", "NaN", REFUSED),
     ("date", "string", "2024-02-29", date(2024, 2, 29)),
     ("date", "string", "2023-02-29", REFUSED),
     ("date", "string", "0000-00-00", REFUSED),
@@ -61,7 +67,6 @@ def contract(type_: str, pii: tuple[str, ...] = ()) -> TableContract:
         ),
         key=("id",),
         cursor=None,
-        on_bad_value="error",
         pii=pii,
         control_totals=(),
     )
@@ -87,6 +92,27 @@ def as_text(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S.%f}".rstrip("0").rstrip(".")
     return str(value)
+
+
+def test_a_policy_puts_something_in_the_place_of_a_bad_value(spark: SparkSession) -> None:
+    raw = spark.sql("SELECT * FROM VALUES (1, '0000-00-00'), (2, '2026-01-01'), (3, NULL) AS t(id, v)")
+    for policy, expected in (("null", None), ({"sentinel": "1900-01-01"}, date(1900, 1, 1))):
+        table = contract("date")
+        column = replace(table.column("v"), on_bad_value=Policy.parse(policy))
+        table = replace(table, columns=(table.columns[0], column))
+        found = typed(raw, table).orderBy("id").collect()
+        assert [row["v"] for row in found] == [expected, date(2026, 1, 1), None]
+        assert [row[BAD] for row in found] == [False, False, False]
+        assert [row[replaced("v")] for row in found] == [True, False, False]
+        wire = {"id": "int32", "v": "string"}
+        with duckdb.connect() as database:
+            database.execute(
+                "CREATE TABLE raw AS SELECT * FROM (VALUES (1, '0000-00-00'), (2, '2026-01-01'))"
+            )
+            database.execute("ALTER TABLE raw RENAME col0 TO id")
+            database.execute("ALTER TABLE raw RENAME col1 TO v")
+            seen = database.execute(typed_select(table, wire, "raw ORDER BY id")).fetchall()
+        assert seen == [(1, expected), (2, date(2026, 1, 1))]
 
 
 def test_null_is_never_bad(spark: SparkSession) -> None:

@@ -1,7 +1,7 @@
 """Table contracts: columns and types from DBML, policies from the overlays in `include/contracts/`."""
 
 from tallyhouse.contracts.load import load_pipeline, load_source
-from tallyhouse.contracts.model import Column, PipelineContract, SourceContract, TableContract
+from tallyhouse.contracts.model import Column, PipelineContract, Policy, SourceContract, TableContract
 from tallyhouse.contracts.types import ColumnType, Kind
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ColumnType",
     "Kind",
     "PipelineContract",
+    "Policy",
     "SourceContract",
     "TableContract",
     "load_pipeline",

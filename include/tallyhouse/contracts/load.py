@@ -11,10 +11,18 @@ from typing import Any
 
 import yaml
 from pydbml import PyDBML
+from pydbml.classes import Enum as DbmlEnum
 from pydbml.classes import Table as DbmlTable
 
-from tallyhouse.contracts.model import IDENTIFIER, Column, PipelineContract, SourceContract, TableContract
-from tallyhouse.contracts.types import ColumnType
+from tallyhouse.contracts.model import (
+    IDENTIFIER,
+    Column,
+    PipelineContract,
+    Policy,
+    SourceContract,
+    TableContract,
+)
+from tallyhouse.contracts.types import ColumnType, Kind
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OVERLAYS = REPOSITORY / "include" / "contracts"
@@ -45,7 +53,10 @@ def load_source(name: str) -> SourceContract:
         name=name,
         engine=overlay["engine"],
         conn_id=overlay["conn_id"],
-        tables=tuple(_table(name, dbml[table], {**defaults, **(tables[table] or {})}) for table in tables),
+        tables=tuple(
+            _table(name, overlay["engine"], dbml[table], {**defaults, **(tables[table] or {})})
+            for table in tables
+        ),
         **{key: overlay[key] for key in ("overlap", "clock", "replica_lag") if key in overlay},
     )
     source.validate()
@@ -156,31 +167,56 @@ def _name(path: Path) -> str:
     return path.parent.name if path.name == "pipeline.yaml" else path.stem
 
 
-def _table(source: str, dbml: DbmlTable, overlay: dict[str, Any]) -> TableContract:
+def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -> TableContract:
     key = [column.name for column in dbml.columns if column.pk]
     for index in dbml.indexes:
         if index.pk:
             key = [subject.name for subject in index.subjects]
+    exact = {*key, overlay.get("cursor"), *overlay.get("control_totals", ())}
+    names = [column.name for column in dbml.columns]
+    policies = _policies(f"{source}.{dbml.name}", overlay.get("on_bad_value", "error"), names, exact)
     contract = TableContract(
         source=source,
         name=dbml.name,
         columns=tuple(
-            Column(column.name, _type(source, dbml.name, column), not (column.not_null or column.name in key))
+            Column(
+                column.name,
+                _type(source, engine, dbml.name, column),
+                not (column.not_null or column.name in key) or policies[column.name].name == "null",
+                policies[column.name],
+            )
             for column in dbml.columns
         ),
         key=tuple(key),
         cursor=overlay.get("cursor"),
-        on_bad_value=overlay.get("on_bad_value", "error"),
         pii=tuple(overlay.get("pii", ())),
         control_totals=tuple(overlay.get("control_totals", ())),
         proof=overlay.get("proof", "digest"),
+        schema=overlay.get("schema", "public"),
     )
     contract.validate()
     return contract
 
 
-def _type(source: str, table: str, column: Any) -> ColumnType:
+def _policies(where: str, said: Any, names: list[str], exact: set[str | None]) -> dict[str, Policy]:
+    """Policies by column: one for all but those that must be exact, or a mapping; the others keep `error`."""
     try:
-        return ColumnType.parse(str(column.type))
+        if isinstance(said, dict) and set(said) != {"sentinel"}:
+            by_name = {str(name): Policy.parse(policy) for name, policy in said.items()}
+        else:
+            one = Policy.parse(said)
+            by_name = {name: one for name in names if name not in exact}
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if unknown := sorted(by_name.keys() - set(names)):
+        raise ValueError(f"{where}: on_bad_value names {unknown}, which the DBML does not have")
+    return dict.fromkeys(names, Policy()) | by_name
+
+
+def _type(source: str, engine: str, table: str, column: Any) -> ColumnType:
+    try:
+        if isinstance(column.type, DbmlEnum):  # described beside the tables
+            return ColumnType(Kind.TEXT, native="enum")
+        return ColumnType.parse(str(column.type), engine)
     except ValueError as error:
         raise ValueError(f"{source}.{table}.{column.name}: {error}") from error

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from tallyhouse.contracts.types import ColumnType, Kind
 
@@ -15,12 +16,53 @@ IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,38}")
 
 
 @dataclass(frozen=True)
+class Policy:
+    """What becomes of a value that its column's type cannot hold.
+
+    Attributes:
+        name: `error` stops the run, `null` and `sentinel` put something in its place; the ledger counts it.
+        sentinel: What is put in its place, as the wire would carry it.
+    """
+
+    name: str = "error"
+    sentinel: str | None = None
+
+    @classmethod
+    def parse(cls, said: Any) -> Policy:
+        """Reads `error`, `null` (YAML's own null too) or `{sentinel: <value>}`.
+
+        Raises:
+            ValueError: It is none of these.
+        """
+        if said in ("error", "null", None):
+            return cls("null" if said is None else str(said))
+        if isinstance(said, dict) and set(said) == {"sentinel"} and said["sentinel"] is not None:
+            return cls("sentinel", str(said["sentinel"]))
+        if said == "quarantine":
+            raise ValueError("`quarantine` has no store yet; use error, null or {sentinel: <value>}")
+        raise ValueError(f"on_bad_value {said!r} is not error, null or {{sentinel: <value>}}")
+
+
+@dataclass(frozen=True)
 class Column:
-    """A column of a source table, as its DBML has it."""
+    """A column of a source table, as its DBML and its overlay have it.
+
+    Attributes:
+        name: In the source and in `ods`.
+        type: Its type.
+        nullable: Whether `ods` may hold NULL: because the source may, or because its policy is `null`.
+        on_bad_value: What becomes of a value that the type cannot hold.
+    """
 
     name: str
     type: ColumnType
     nullable: bool
+    on_bad_value: Policy = Policy()
+
+    @property
+    def replaces(self) -> bool:
+        """Whether something is put in the place of what the type cannot hold."""
+        return self.on_bad_value.name != "error"
 
 
 @dataclass(frozen=True)
@@ -34,10 +76,10 @@ class TableContract:
         key: Names of the primary key's columns.
         cursor: The column that says when a row last changed, or None: the whole table is then taken
             every night.
-        on_bad_value: What becomes of a value that its type cannot hold. Only `error` today.
         pii: Columns that hold personal data.
         control_totals: Numeric columns whose sums are carried through the ledger beside the counts.
         proof: What the source says of a window beside its totals: `digest`, of every row, or `count` alone.
+        schema: Where it is in a PostgreSQL source.
     """
 
     source: str
@@ -45,10 +87,10 @@ class TableContract:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     cursor: str | None
-    on_bad_value: str
     pii: tuple[str, ...]
     control_totals: tuple[str, ...]
     proof: str = "digest"
+    schema: str = "public"
 
     @property
     def qualified_name(self) -> str:
@@ -84,7 +126,7 @@ class TableContract:
             ValueError: It does not; the message names the table and what to change.
         """
         where = self.qualified_name
-        for name in (self.source, self.name, *self.column_names):
+        for name in (self.source, self.schema, self.name, *self.column_names):
             if not IDENTIFIER.fullmatch(name):
                 raise ValueError(f"{where}: {name!r} is not a plain lower-case identifier")
         if not self.key:
@@ -95,12 +137,32 @@ class TableContract:
                 raise ValueError(f"{where}: {what} names {unknown}, which the DBML does not have")
         self._check_cursor()
         for name in self.control_totals:
-            if not self.column(name).type.kind.is_numeric:
-                raise ValueError(f"{where}: control total {name!r} is not an exact number")
+            if not self.column(name).type.kind.is_numeric or self.column(name).type.is_wide:
+                raise ValueError(
+                    f"{where}: control total {name!r} is not an exact number of 38 digits at most"
+                )
         if self.proof not in ("count", "digest"):
             raise ValueError(f"{where}: proof {self.proof!r} is neither `count` nor `digest`")
-        if self.on_bad_value != "error":
-            raise ValueError(f"{where}: on_bad_value {self.on_bad_value!r} is not supported; use `error`")
+        for column in self.columns:
+            self._check_policy(column)
+
+    @property
+    def replacing(self) -> tuple[Column, ...]:
+        """Columns in which something is put in the place of what their type cannot hold."""
+        return tuple(column for column in self.columns if column.replaces)
+
+    def _check_policy(self, column: Column) -> None:
+        if not column.replaces:
+            return
+        where = f"{self.qualified_name}.{column.name}"
+        if column.name in (*self.key, self.cursor):
+            # Two rows could meet under one key, or a row leave its window.
+            raise ValueError(f"{where}: a key or a cursor can have no other on_bad_value than error")
+        if column.name in self.control_totals:
+            raise ValueError(f"{where}: a control total can have no other on_bad_value than error")
+        sentinel = column.on_bad_value.sentinel
+        if sentinel is not None and not column.type.holds(sentinel):
+            raise ValueError(f"{where}: its type cannot hold the sentinel {sentinel!r} either")
 
     def _check_cursor(self) -> None:
         where = self.qualified_name

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import first_line
-from tallyhouse.extract.statement import Statement, build
+from tallyhouse.extract.statement import SESSION, Statement, build
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 
 _SAID = "_said"
@@ -63,8 +63,8 @@ def open_stream(
 
 def _prologue(statement: Statement) -> list[str]:
     return [
+        *SESSION["mysql"],
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-        "SET SESSION time_zone = '+00:00'",
         # First of all: whatever commits after this instant may be missing from the snapshot.
         "SET @at = CAST(UTC_TIMESTAMP(6) AS CHAR)",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",

@@ -10,7 +10,7 @@ import pyarrow as pa
 from adbc_driver_manager import Error
 
 from tallyhouse.contracts import TableContract
-from tallyhouse.extract.statement import build
+from tallyhouse.extract.statement import SESSION, build
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 
 __all__ = ["Error", "open_stream"]
@@ -32,6 +32,8 @@ def open_stream(address: str, contract: TableContract, watermark: datetime | Non
     statement = build("postgres", contract, watermark)
     connection = dbapi.connect(address)
     cursor = connection.cursor()
+    for setting in SESSION["postgres"]:
+        cursor.execute(setting)
     # In a transaction of its own, before the snapshot: whatever commits after this instant may be
     # missing from the snapshot.
     cursor.execute("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')")

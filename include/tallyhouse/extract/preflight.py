@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.extract.statement import build
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = {"mysql": "DATABASE()", "postgres": "current_schema()"}
+_SCHEMA = {"mysql": "DATABASE()", "postgres": "%s"}
 
 
 def check_columns(connection: Any, dialect: str, contract: TableContract) -> None:
@@ -30,7 +32,7 @@ def check_columns(connection: Any, dialect: str, contract: TableContract) -> Non
     cursor.execute(
         "SELECT column_name, is_nullable FROM information_schema.columns "
         f"WHERE table_schema = {_SCHEMA[dialect]} AND table_name = %s",
-        (contract.name,),
+        (contract.name,) if dialect == "mysql" else (contract.schema, contract.name),
     )
     present = {name.lower(): nullable for name, nullable in cursor.fetchall()}
     cursor.close()
@@ -63,7 +65,7 @@ _FIRST_INDEXED = {
     "mysql": "SELECT 1 FROM information_schema.statistics WHERE table_schema = DATABASE() "
     "AND table_name = %s AND column_name = %s AND seq_in_index = 1",
     "postgres": "SELECT 1 FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid "
-    "AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass(quote_ident(%s)) AND a.attname = %s "
+    "AND a.attnum = i.indkey[0] WHERE i.indrelid = to_regclass(%s) AND a.attname = %s "
     "AND i.indpred IS NULL",
 }
 
@@ -79,13 +81,11 @@ def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract) 
     if contract.cursor is None:
         return
     cursor = connection.cursor()
-    cursor.execute(_FIRST_INDEXED[dialect], (contract.name, contract.cursor))
+    table = build(dialect, contract, None).table
+    cursor.execute(_FIRST_INDEXED[dialect], (contract.name if dialect == "mysql" else table, contract.cursor))
     if not cursor.fetchall():
-        quote = "`" if dialect == "mysql" else '"'
-        cursor.execute(
-            f"EXPLAIN SELECT 1 FROM {quote}{contract.name}{quote} "
-            f"WHERE {quote}{contract.cursor}{quote} >= '2999-01-01'"
-        )
+        window = build(dialect, contract, datetime(2999, 1, 1, tzinfo=UTC)).condition
+        cursor.execute(f"EXPLAIN SELECT 1 FROM {table} AS w WHERE {window}")
         plan = "; ".join(
             " ".join(str(value) for value in row if value is not None) for row in cursor.fetchall()
         )

@@ -2,7 +2,9 @@
 
 Values travel as the source has them. Where a driver would change or refuse a value (a DECIMAL's
 scale, a zero date), the SELECT list turns it into text: decimals in plain digits, dates as
-`YYYY-MM-DD`, times in UTC as `YYYY-MM-DD HH:MM:SS.ffffff`, booleans as 0 and 1.
+`YYYY-MM-DD`, times in UTC as `YYYY-MM-DD HH:MM:SS.ffffff`, booleans as 0 and 1. What has no such form
+(`infinity`, a year before Christ) travels in the source's own words, and meets its contract's policy.
+What a text looks like depends on settings of the session, so they are ours: see `SESSION`.
 """
 
 from __future__ import annotations
@@ -11,10 +13,40 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tallyhouse.contracts import Column, Kind, TableContract
+from tallyhouse.contracts import Column, ColumnType, Kind, TableContract
 from tallyhouse.extract.digest import row_digest, total
 
-AS_TEXT = (Kind.DECIMAL, Kind.DATE, Kind.TIMESTAMP, Kind.JSON)
+SESSION = {
+    "mysql": (
+        # Each server, account and client may have defaults of its own.
+        "SET NAMES utf8mb4",
+        # Among others: CHAR without padding, and quotes that mean what they mean here.
+        "SET SESSION sql_mode = ''",
+        "SET SESSION time_zone = '+00:00'",
+        "SET SESSION sql_select_limit = 18446744073709551615",
+        # How long the server waits while the lake takes its time.
+        "SET SESSION net_write_timeout = 600",
+    ),
+    "postgres": (
+        "SET client_encoding = 'UTF8'",
+        "SET TimeZone = 'UTC'",
+        "SET DateStyle = 'ISO, YMD'",
+        "SET IntervalStyle = 'postgres'",
+        "SET extra_float_digits = 1",
+        "SET lc_monetary = 'C'",
+        "SET bytea_output = 'hex'",
+        "SET xmlbinary = 'base64'",
+        # Tables are named with their schema; nothing else is found but the server's own functions.
+        "SET search_path = pg_catalog",
+    ),
+}
+"""What is said first on every connection that reads rows."""
+_AS_TEXT = (Kind.DECIMAL, Kind.DATE, Kind.TIMESTAMP, Kind.JSON)
+_MYSQL_AS_TEXT = ("time", "uuid", "inet4", "inet6")
+_GEOMETRIES = (
+    *("geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon"),
+    *("geometrycollection", "geomcollection", "vector"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +55,7 @@ class Statement:
 
     Attributes:
         columns: SELECT expressions, each with its column's name, for `FROM <table> AS w`.
-        table: The quoted table.
+        table: The quoted table, in PostgreSQL with its schema.
         condition: The window, for WHERE or ON; TRUE when the whole table is taken.
         totals: SQL of the count, of the digest and of each control total, each as text; the digest is NULL
             where the contract's proof is the count alone.
@@ -62,7 +94,7 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
             f"{_wire(dialect, f'w.{name(column.name)}', column)} AS {name(column.name)}"
             for column in contract.columns
         ),
-        table=name(contract.name),
+        table=name(contract.name) if dialect == "mysql" else f"{name(contract.schema)}.{name(contract.name)}",
         condition=condition,
         totals=tuple(totals),
     )
@@ -74,11 +106,31 @@ def _digest(dialect: str, contract: TableContract, name: Callable[[str], str]) -
 
 
 def _wire(dialect: str, value: str, column: Column) -> str:
-    kind = column.type.kind
-    if dialect == "mysql":
-        return f"CAST({value} AS CHAR)" if kind in AS_TEXT else value
+    return _mysql_wire(value, column.type) if dialect == "mysql" else _postgres_wire(value, column.type.kind)
+
+
+def _mysql_wire(value: str, type_: ColumnType) -> str:
+    if type_.native == "bit":
+        value = f"CAST({value} AS UNSIGNED)"
+    if type_.native == "year" or type_.native.endswith("zerofill"):
+        value = f"{value} + 0"  # a number, not the text with zeros before it
+    if type_.kind in _AS_TEXT or type_.native in _MYSQL_AS_TEXT:
+        return f"CAST({value} AS CHAR)"
+    if type_.kind is Kind.BOOLEAN:
+        return f"CAST({value} AS SIGNED)"
+    if type_.native in _GEOMETRIES:
+        # The driver knows none of them; as bytes they are what the server keeps.
+        return f"UNHEX(HEX({value}))"
+    return value
+
+
+def _postgres_wire(value: str, kind: Kind) -> str:
     if kind is Kind.TIMESTAMP:
-        return f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+        # The form of years of four digits; others, and infinity, in PostgreSQL's own words.
+        return (
+            f"CASE WHEN {value} >= '0001-01-01' AND {value} < '10000-01-01' THEN "
+            f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST({value} AS text) END"
+        )
     if kind is Kind.BOOLEAN:
         return f"CAST({value} AS integer)"
-    return f"CAST({value} AS text)" if kind in (*AS_TEXT, Kind.CHAR, Kind.VARCHAR) else value
+    return f"CAST({value} AS text)" if kind in _AS_TEXT or kind.is_text else value

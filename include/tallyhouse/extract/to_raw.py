@@ -28,11 +28,12 @@ _WIRE = {
     Kind.INTEGER: pa.int32(),
     Kind.BIGINT: pa.int64(),
     Kind.DOUBLE: pa.float64(),
+    Kind.BINARY: pa.binary(),
 }
 
 
 def wire_schema(contract: TableContract) -> pa.Schema:
-    """The Arrow schema of a raw batch; everything that is not a plain number is text."""
+    """The Arrow schema of a raw batch; what is neither a plain number nor bytes is text."""
     return pa.schema(
         [pa.field(column.name, _WIRE.get(column.type.kind, pa.string())) for column in contract.columns]
     )

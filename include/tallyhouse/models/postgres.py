@@ -118,15 +118,21 @@ def _table_inputs(model: Definition) -> list[str]:
     ]
 
 
-def merge(model: Definition, staging: str) -> str:
+def merge(model: Definition, staging: str, *, bare: bool = False) -> str:
     """The statement that brings an increment into the model's table.
 
     Args:
         model: The model.
         staging: The quoted name of the table that holds the increment.
+        bare: Whether the table is empty and has no key to go by.
     """
     return statements.render(
-        "dwh/models/merge.sql", staging=staging, table=model.name, key=model.key, columns=tuple(model.columns)
+        "dwh/models/merge.sql",
+        staging=staging,
+        table=model.name,
+        key=model.key,
+        columns=tuple(model.columns),
+        bare=bare,
     )
 
 

@@ -24,6 +24,7 @@ from tallyhouse.models import definition
 from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
+from tallyhouse.publish.first_load import indexes_afterwards
 from tallyhouse.publish.limits import check_fits
 from tallyhouse.runs import lock_pipeline, may_publish, promised_tables, staging_suffix
 
@@ -188,16 +189,17 @@ def _apply_table(
     raw_rows = Decimal(sum(lake.row_count(part.key) for part in manifest.parts))
     accepted = _totals(connection, staged, table.control_totals)
     superseded = Decimal(said["superseded"])
-    row = connection.execute(
-        statements.render(
-            "dwh/ods/apply.sql",
-            staging=f'staging."{staged}"',
-            table=table.name,
-            columns=table.column_names,
-            key=table.key,
-            cursor=table.cursor,
-        )
-    ).fetchone()
+    with indexes_afterwards(connection, "ods", table.name, staged=staged):
+        row = connection.execute(
+            statements.render(
+                "dwh/ods/apply.sql",
+                staging=f'staging."{staged}"',
+                table=table.name,
+                columns=table.column_names,
+                key=table.key,
+                cursor=table.cursor,
+            )
+        ).fetchone()
     inserted, updated, unchanged = map(Decimal, row or (0, 0, 0))
     applied = _applied_totals(connection, table, staged)
     name = table.qualified_name
@@ -242,6 +244,40 @@ def _apply_table(
                 applied[column],
             ),
         ]
+    return [*lines, *_policy_lines(connection, table, said.get("values", {}), staged)]
+
+
+def _policy_lines(
+    connection: psycopg.Connection[Any], table: TableContract, said: dict[str, dict[str, int]], staged: str
+) -> list[Line]:
+    """Of each column with a policy: what became of raw's values, counted here where they are accepted."""
+    if not table.replacing:
+        return []
+    counts = [sql.SQL("count({})").format(sql.Identifier(column.name)) for column in table.replacing]
+    found = connection.execute(
+        sql.SQL("SELECT {} FROM staging.{}").format(sql.SQL(", ").join(counts), sql.Identifier(staged))
+    ).fetchone()
+    lines = []
+    for column, there in zip(table.replacing, found or (), strict=True):
+        count = {what: Decimal(number) for what, number in said[column.name].items()}
+        policy = column.on_bad_value
+        # A sentinel is a value that is there, a NULL is none.
+        accepted = Decimal(there) - (0 if policy.sentinel is None else count["replaced_accepted"])
+        parts = {
+            "accepted": accepted,
+            "superseded": count["superseded"],
+            f"by {policy.name}": count["replaced_accepted"] + count["replaced_superseded"],
+        }
+        lines.append(
+            Line(
+                table.qualified_name,
+                Hop.RAW_ACCEPTED,
+                f"values({column.name})",
+                count["raw"],
+                sum(parts.values(), Decimal(0)),
+                parts,
+            )
+        )
     return lines
 
 
@@ -279,7 +315,8 @@ def _applied_totals(
 def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:
     defined = definition(model)
     if staged is not None:
-        connection.execute(merge(defined, staging=f'staging."{staged}"').encode())
+        with indexes_afterwards(connection, "dwh", model, staged=staged) as bare:
+            connection.execute(merge(defined, staging=f'staging."{staged}"', bare=bare).encode())
     return [
         Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right))
         for statement in checks(defined)

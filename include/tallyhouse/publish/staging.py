@@ -10,6 +10,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from tallyhouse.contracts.types import SPARK_DIGITS
 from tallyhouse.runs import STAGING_SUFFIX
 
 _TYPES = {
@@ -21,6 +22,7 @@ _TYPES = {
     "double precision": pa.float64(),
     "timestamp with time zone": pa.timestamp("us", tz="UTC"),
     "text": pa.string(),
+    "bytea": pa.binary(),
 }
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
 
@@ -47,7 +49,9 @@ def table_schema(connection: psycopg.Connection[Any], schema: str, table: str) -
 
 def _arrow_type(where: str, spelled: str) -> pa.DataType:
     if match := _NUMERIC.fullmatch(spelled):
-        return pa.decimal128(int(match[1]), int(match[2]))
+        precision, scale = int(match[1]), int(match[2])
+        # Wide ones come as text and are typed here, exactly or not at all.
+        return (pa.decimal128 if precision <= SPARK_DIGITS else pa.decimal256)(precision, scale)
     if spelled.startswith(("character", "char", "varchar")):
         return pa.string()
     if spelled not in _TYPES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tallyhouse.contracts import Column, Kind, TableContract
 
-_TEXT = (Kind.CHAR, Kind.VARCHAR, Kind.TEXT, Kind.JSON)
 # The forms in which the wire carries values: a cast takes more than that, and rounds what does not fit.
 _DATE = r"\A\d{4}-\d{2}-\d{2}\z"
 # A cast takes 24:00:00 for the next midnight.
@@ -20,7 +19,8 @@ def typed_select(contract: TableContract, wire: dict[str, str], source: str) -> 
         source: What is selected from.
 
     Returns:
-        A SELECT of the contract's columns; a value that its type cannot hold is NULL, text is as it was.
+        A SELECT of the contract's columns; of a value that its type cannot hold there is what its policy
+        says: by `error` NULL, but text as it was.
     """
     values = ", ".join(
         f"{_value(column, wire[column.name])} AS {quoted(column.name)}" for column in contract.columns
@@ -31,8 +31,10 @@ def typed_select(contract: TableContract, wire: dict[str, str], source: str) -> 
 def sql_type(column: Column) -> str:
     """A column's type in DuckDB; times are UTC, without a zone."""
     kind = column.type.kind
-    if kind in _TEXT:
+    if kind.is_text or column.type.is_wide:
         return "VARCHAR"
+    if kind is Kind.BINARY:
+        return "BLOB"
     if kind is Kind.DECIMAL:
         return f"DECIMAL({column.type.precision},{column.type.scale})"
     return str(kind).upper()
@@ -49,17 +51,32 @@ def literal(text: str) -> str:
 
 
 def _value(column: Column, wire_type: str) -> str:
+    wire, value = quoted(column.name), _typed(column, wire_type)
+    if not column.replaces:
+        return value
+    bad = f"{wire} IS NOT NULL AND ({value}) IS NULL"
+    if column.type.kind.is_text:
+        # As `spark_jobs.typed.is_bad` has it.
+        bad = f"contains({wire}, chr(0))"
+        if column.type.length is not None:
+            bad += f" OR length({wire}) > {column.type.length}"
+    sentinel = column.on_bad_value.sentinel
+    instead = "NULL" if sentinel is None else f"CAST({literal(sentinel)} AS {sql_type(column)})"
+    return f"CASE WHEN {bad} THEN {instead} ELSE {value} END"
+
+
+def _typed(column: Column, wire_type: str) -> str:
     wire = quoted(column.name)
     kind = column.type.kind
-    if kind in _TEXT:
+    if kind.is_text or kind is Kind.BINARY:
         return wire
-    cast = f"TRY_CAST({wire} AS {sql_type(column)})"
+    cast = wire if column.type.is_wide else f"TRY_CAST({wire} AS {sql_type(column)})"
     if kind is Kind.BOOLEAN:
         return f"CASE WHEN TRY_CAST({wire} AS INTEGER) IN (0, 1) THEN {cast} END"
     form = {
         Kind.DATE: _DATE,
         Kind.TIMESTAMP: _TIMESTAMP,
-        Kind.DECIMAL: rf"\A-?\d+(\.\d{{0,{column.type.scale}}}0*)?\z",
+        Kind.DECIMAL: column.type.decimal_form if kind is Kind.DECIMAL else None,
     }.get(kind)
     if form is None or wire_type != "string":
         return cast

@@ -8,6 +8,7 @@
 INSERT INTO dwh."{{ table }}" AS target ({{ names("", columns) }})
 SELECT {{ names("", columns) }}
 FROM {{ staging }}
+{% if not bare %}
 ON CONFLICT ({{ names("", key) }}) DO UPDATE
     SET
 {% for column in others %}
@@ -15,3 +16,4 @@ ON CONFLICT ({{ names("", key) }}) DO UPDATE
 {% endfor %}
     WHERE
         row({{ names("target.", others) }}) IS DISTINCT FROM row({{ names("excluded.", others) }})
+{% endif %}

@@ -34,6 +34,7 @@ _TYPES = {
     Kind.INTEGER: "INTEGER",
     Kind.BIGINT: "BIGINT",
     Kind.DATE: "DATE",
+    Kind.BINARY: "BLOB",
     Kind.DOUBLE: "DOUBLE",
     Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
 }
