@@ -87,8 +87,8 @@ run-etl: $(NATIVE) ## Run the events' DAG: raw JSON to curated Parquet, and its 
 ledger: $(READY) ## The ledger of each pipeline's last run: make ledger ARGS="--last 2"
 	@$(PY) -m tallyhouse.ledger print $(ARGS)
 
-repair: $(READY) ## Copy the warehouse into ClickHouse again, for a run that it refused or lost: make repair RUN=…
-	@$(PY) -m tallyhouse.publish.repair $(if $(RUN),--run "$(RUN)")
+repair: $(READY) ## Copy the warehouse into the targets again, for a run that one refused or lost: make repair RUN=…
+	@$(PY) -m tallyhouse.publish.repair $(if $(RUN),--run "$(RUN)") $(ARGS)
 
 ON ?= dwh
 sql: $(READY) ## Ask a database: make sql Q="SELECT 1" ON=clickhouse; without Q it shows how

@@ -1,4 +1,4 @@
-"""Alembic's environment, of both engines: the connection is the runner's."""
+"""Alembic's environment, of all stores: the connection is the runner's."""
 
 from tallyhouse.migrate import run_environment
 

@@ -19,7 +19,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from psycopg import sql
 
-from tallyhouse.migrate import migrate_clickhouse
+from tallyhouse.migrate import migrate_target
 from tallyhouse.settings import ROOT, Settings, load_settings
 
 CLICKHOUSE_PASSWORD = "a scratch server's"
@@ -163,5 +163,5 @@ def clickhouse_server(clickhouse_settings: Settings) -> Iterator[Client]:
 @pytest.fixture
 def clickhouse(clickhouse_server: Client, clickhouse_settings: Settings) -> Client:
     """A client of a migrated ClickHouse."""
-    migrate_clickhouse(clickhouse_settings)
+    migrate_target(clickhouse_settings, "clickhouse")
     return clickhouse_server

@@ -66,15 +66,15 @@ class Stores:
         lake: Such as `s3://lake`.
         warehouse: Such as `postgres://127.0.0.1:5432`.
         warehouse_db: Such as `dwh_db`.
-        clickhouse: Such as `clickhouse://127.0.0.1:8123`.
-        clickhouse_db: Such as `dwh`.
+        target: Such as `clickhouse://127.0.0.1:8123`.
+        target_db: Such as `dwh`.
     """
 
     lake: str = ""
     warehouse: str = ""
     warehouse_db: str = ""
-    clickhouse: str = ""
-    clickhouse_db: str = ""
+    target: str = ""
+    target_db: str = ""
 
     def raw(self, table: TableContract) -> Place:
         """A table's raw batches."""
@@ -97,8 +97,8 @@ class Stores:
         return Place(self.warehouse, f"{self.warehouse_db}.dwh.{model}")
 
     def shown(self, model: str) -> Place:
-        """A model or mart in ClickHouse."""
-        return Place(self.clickhouse, f"{self.clickhouse_db}.{model}")
+        """A model or mart in a target."""
+        return Place(self.target, f"{self.target_db}.{model}")
 
 
 def extraction(
@@ -158,7 +158,7 @@ def publish(pipeline: PipelineContract, stores: Stores) -> TaskLineage:
 
 
 def show(pipeline: PipelineContract, stores: Stores) -> TaskLineage:
-    """Increments into ClickHouse, and its models into its marts."""
+    """Increments into a target, and its models into its marts."""
     increments = [_model(model, stores.increment(model)) for model in pipeline.models]
     models = {model: stores.shown(model) for model in pipeline.models}
     return TaskLineage(

@@ -1,43 +1,42 @@
-"""Moves the schemas of the warehouse (PostgreSQL) and of ClickHouse forward, by numbered migrations.
+"""Moves the schemas of the warehouse (PostgreSQL) and of the targets forward, by numbered migrations.
 
-    python -m tallyhouse.migrate [dwh|clickhouse|all] [--dry-run]
+    python -m tallyhouse.migrate [dwh|<target>|all] [--dry-run]
 
-Alembic runs both; ClickHouse through the dialect that clickhouse-connect ships. The statements are in
-plain SQL files beside thin numbered revisions, in ``sql/dwh/migrations`` and
-``sql/clickhouse/migrations``. There is no way back: a mistake is fixed by the next number.
+Alembic runs all of them. The statements are in plain SQL files beside thin numbered revisions, in
+``sql/dwh/migrations`` and ``sql/<target>/migrations``. There is no way back: a mistake is fixed by the next
+number.
 
-PostgreSQL is moved in one transaction, all or nothing. ClickHouse has none, so its statements are
+PostgreSQL is moved in one transaction, all or nothing. A target may have none, so its statements are
 written to be safe to repeat, and a revision that died half-way is run again. One advisory lock in
-PostgreSQL keeps two runners apart, for both engines.
+PostgreSQL keeps two runners apart, for all stores.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import clickhouse_connect.cc_sqlalchemy.alembic  # noqa: F401 - makes its dialect known to Alembic
 import sqlparse
 from alembic import command, context, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from clickhouse_connect.driver.exceptions import ClickHouseError
 from jinja2 import Environment, StrictUndefined
 from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from tallyhouse.errors import TallyhouseError
+from tallyhouse.publish.target import Place, known, load
 from tallyhouse.settings import ROOT, Settings, SettingsError, load_settings
 
 SQL = ROOT / "sql"
 VERSION_TABLE = "schema_version"
-CLICKHOUSE_DATABASE = "dwh"
 LOCK = 0x7A11_7045  # any number that nothing else in the warehouse locks
 
 
@@ -49,7 +48,7 @@ def run_sql_beside(revision_file: str) -> None:
 
 
 def run_environment() -> None:
-    """Alembic's ``env.py``, of both engines: revisions run on the connection that the runner holds."""
+    """Alembic's ``env.py``, of all stores: revisions run on the connection that the runner holds."""
     attributes = context.config.attributes
     context.configure(connection=attributes["connection"], **attributes["options"])
     with context.begin_transaction():
@@ -70,17 +69,19 @@ def migrate_warehouse(settings: Settings, *, dry_run: bool = False) -> list[str]
         TallyhouseError: The server cannot be reached, or a migration fails; nothing is then changed.
     """
     with _warehouse(settings) as connection:
-        applied = _upgrade(connection, "dwh", schema="etl", dry_run=dry_run)
+        create = "CREATE SCHEMA IF NOT EXISTS etl"
+        applied = _upgrade(connection, "dwh", schema="etl", create=create, dry_run=dry_run)
         if not dry_run:
             _grant(connection, settings.dwh_reader_user)
         return applied
 
 
-def migrate_clickhouse(settings: Settings, *, dry_run: bool = False) -> list[str]:
-    """Moves ClickHouse's database ``dwh`` to the newest revision.
+def migrate_target(settings: Settings, name: str, *, dry_run: bool = False) -> list[str]:
+    """Moves a target's tables to the newest revision; one that makes them itself is left to it.
 
     Args:
         settings: Where it is, and where PostgreSQL is, which holds the lock.
+        name: The target's, such as `clickhouse`.
         dry_run: Change nothing.
 
     Returns:
@@ -89,11 +90,21 @@ def migrate_clickhouse(settings: Settings, *, dry_run: bool = False) -> list[str
     Raises:
         TallyhouseError: A server cannot be reached, or a migration fails; run again, it goes on.
     """
-    with _warehouse(settings), _clickhouse(settings) as connection:
-        return _upgrade(connection, "clickhouse", schema=CLICKHOUSE_DATABASE, dry_run=dry_run)
+    target = load(name)
+    if (way := target.migrations) is None:
+        return []
+    place = Place.of(settings, name)
+    with (
+        _warehouse(settings),
+        _one_line_errors(f"{target.title} {place.host}:{place.port}", *target.errors),
+        create_engine(way.url(place), poolclass=NullPool).connect() as connection,
+    ):
+        return _upgrade(connection, name, schema=way.schema, create=way.create, dry_run=dry_run)
 
 
-TARGETS = {"dwh": migrate_warehouse, "clickhouse": migrate_clickhouse}
+def stores() -> dict[str, Callable[..., list[str]]]:
+    """What can be moved, by name."""
+    return {"dwh": migrate_warehouse} | {name: partial(migrate_target, name=name) for name in known()}
 
 
 @contextmanager
@@ -114,25 +125,11 @@ def _warehouse(settings: Settings) -> Iterator[Connection]:
 
 
 @contextmanager
-def _clickhouse(settings: Settings) -> Iterator[Connection]:
-    url = URL.create(
-        "clickhousedb",
-        settings.clickhouse_user,
-        settings.clickhouse_password,
-        settings.clickhouse_host,
-        settings.clickhouse_http_port,
-        "default",
-    )
-    where = f"ClickHouse {settings.clickhouse_host}:{settings.clickhouse_http_port}"
-    with _one_line_errors(where), create_engine(url, poolclass=NullPool).connect() as connection:
-        yield connection
-
-
-@contextmanager
-def _one_line_errors(where: str) -> Iterator[None]:
+def _one_line_errors(where: str, *others: type[Exception]) -> Iterator[None]:
+    told: tuple[type[Exception], ...] = (SQLAlchemyError, *others)
     try:
         yield
-    except (SQLAlchemyError, ClickHouseError) as error:
+    except told as error:
         cause = getattr(error, "orig", None) or error
         what = " ".join(str(cause).split())
         raise TallyhouseError(
@@ -140,7 +137,7 @@ def _one_line_errors(where: str) -> Iterator[None]:
         ) from error
 
 
-def _upgrade(connection: Connection, folder: str, *, schema: str, dry_run: bool) -> list[str]:
+def _upgrade(connection: Connection, folder: str, *, schema: str, create: str, dry_run: bool) -> list[str]:
     """Applies what is pending of ``sql/<folder>/migrations``; the version table lives in `schema`."""
     config = Config()
     config.set_main_option("script_location", str(SQL))  # where env.py is
@@ -153,8 +150,7 @@ def _upgrade(connection: Connection, folder: str, *, schema: str, dry_run: bool)
     pending = [*ScriptDirectory.from_config(config).iterate_revisions("heads", current)][::-1]
     if pending and not dry_run:
         # The version table is Alembic's own first act, before the revision that makes its schema.
-        kind = "DATABASE" if folder == "clickhouse" else "SCHEMA"
-        _execute(connection, f"CREATE {kind} IF NOT EXISTS {schema}")
+        _execute(connection, create)
         command.upgrade(config, "heads")
     return [_label(script) for script in pending]
 
@@ -188,13 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 after a one-line error on standard error.
     """
     parser = argparse.ArgumentParser(prog="tallyhouse.migrate", description="Move the schemas forward.")
-    parser.add_argument("target", nargs="?", default="all", choices=[*TARGETS, "all"])
+    parser.add_argument("target", nargs="?", default="all", choices=[*stores(), "all"])
     parser.add_argument("--dry-run", action="store_true", help="say what would be applied")
     options = parser.parse_args(arguments)
     try:
         settings = load_settings()
-        for name in TARGETS if options.target == "all" else [options.target]:
-            applied = TARGETS[name](settings, dry_run=options.dry_run)
+        for name in stores() if options.target == "all" else [options.target]:
+            applied = stores()[name](settings, dry_run=options.dry_run)
             for label in applied:
                 print(f"{name}: {'would apply' if options.dry_run else 'applied'} {label}")
             if not applied:

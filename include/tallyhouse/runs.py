@@ -121,29 +121,36 @@ def promised_tables(connection: psycopg.Connection[Any], run_id: str) -> list[st
     return list(row[0]) if row else []
 
 
-def record_failure(connection: psycopg.Connection[Any], run_id: str, failure: dict[str, Any]) -> bool:
-    """Keeps why a run fails, or why ClickHouse does not show it; the first reason stays.
+def record_failure(
+    connection: psycopg.Connection[Any], run_id: str, failure: dict[str, Any], target: str | None = None
+) -> bool:
+    """Keeps why a run fails, or why a target does not show it; the first reason stays.
 
     Args:
         connection: To the warehouse.
         run_id: The run.
         failure: As `TallyhouseError.failure` gives it; a later try of the same task replaces it.
+        target: The target that it is about; None where the run itself is not published.
 
     Returns:
-        False when the run is not known, shown by every store, or has failed for another reason already.
+        False when there is nothing to fail: the run is not known, is published or shown there, or has failed
+        for another reason already.
     """
+    values = {
+        "failure": json.dumps(failure, ensure_ascii=False),
+        "message": failure["message"],
+        "run": run_id,
+        "task": failure["task"],
+        "target": target,
+    }
+    of_run = "UPDATE etl.run SET failure = %(failure)s, message = %(message)s WHERE status <> 'published'"
+    of_target = (
+        "UPDATE etl.run_target SET state = 'failed', failure = %(failure)s "
+        "WHERE state <> 'shown' AND target = %(target)s"
+    )
+    which = " AND run_id = %(run)s AND (failure IS NULL OR failure ->> 'task' = %(task)s) RETURNING 1"
     with connection.transaction():
-        row = connection.execute(
-            "UPDATE etl.run SET failure = %(failure)s, message = %(message)s WHERE run_id = %(run)s "
-            "AND (status <> 'published' OR clickhouse_at IS NULL) "
-            "AND (failure IS NULL OR failure ->> 'task' = %(task)s) RETURNING 1",
-            {
-                "failure": json.dumps(failure, ensure_ascii=False),
-                "message": failure["message"],
-                "run": run_id,
-                "task": failure["task"],
-            },
-        ).fetchone()
+        row = connection.execute((of_target if target else of_run) + which, values).fetchone()
     return row is not None
 
 
@@ -153,6 +160,54 @@ def forget_failure(connection: psycopg.Connection[Any], run_id: str, task: str) 
         connection.execute(
             "UPDATE etl.run SET failure = NULL, message = NULL WHERE run_id = %s AND failure ->> 'task' = %s",
             (run_id, task),
+        )
+
+
+def mark_published(connection: psycopg.Connection[Any], run_id: str, targets: Iterable[str]) -> None:
+    """Says that a run is published, and which targets owe it, in the caller's transaction.
+
+    What other targets owed is owed no longer: they are switched off.
+    """
+    targets = list(targets)
+    connection.execute(
+        "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), failure = NULL, "
+        "message = NULL WHERE run_id = %s",
+        (run_id,),
+    )
+    connection.execute(
+        "INSERT INTO etl.run_target (run_id, target, state) SELECT %s, unnest(%s::text[]), 'pending' "
+        "ON CONFLICT DO NOTHING",
+        (run_id, targets),
+    )
+    connection.execute(
+        "DELETE FROM etl.run_target WHERE state <> 'shown' AND target <> ALL(%s) AND run_id IN "
+        "(SELECT o.run_id FROM etl.run AS r JOIN etl.run AS o USING (pipeline) WHERE r.run_id = %s)",
+        (targets, run_id),
+    )
+
+
+def published_runs(connection: psycopg.Connection[Any], pipeline: str, target: str) -> list[str]:
+    """The published runs of a pipeline, oldest first; the target owes all of them from now on."""
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO etl.run_target (run_id, target, state) SELECT run_id, %s, 'pending' FROM etl.run "
+            "WHERE pipeline = %s AND status = 'published' ON CONFLICT DO NOTHING",
+            (target, pipeline),
+        )
+        rows = connection.execute(
+            "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published' ORDER BY published_at",
+            (pipeline,),
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def mark_shown(connection: psycopg.Connection[Any], target: str, runs: Iterable[str]) -> None:
+    """Says that a target shows these runs."""
+    with connection.transaction():
+        connection.execute(
+            "UPDATE etl.run_target SET state = 'shown', shown_at = clock_timestamp(), failure = NULL "
+            "WHERE run_id = ANY(%s) AND target = %s AND state <> 'shown'",
+            (list(runs), target),
         )
 
 

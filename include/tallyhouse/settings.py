@@ -59,6 +59,20 @@ class LocalFolder(BaseSettings):
         return ROOT / self.tallyhouse_local / "secrets.json"
 
 
+class TargetsSetting(BaseSettings):
+    """The one setting that contracts read: it says which targets there are, for those that have no other."""
+
+    model_config = SettingsConfigDict(env_file=_FILES, env_file_encoding="utf-8", extra="ignore")
+
+    targets: str = ""
+    """Names, with commas between them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The targets, each once, in order."""
+        return tuple(dict.fromkeys(name.strip() for name in self.targets.split(",") if name.strip()))
+
+
 class GeneratedPasswords(PydanticBaseSettingsSource):
     """The passwords that the stack made for this checkout."""
 
@@ -151,6 +165,9 @@ class Settings(LocalFolder):
     lake_bucket: str
     lake_region: str
 
+    targets: str
+    duckdb_file: Path
+
     clickhouse_host: str
     clickhouse_http_port: int
     clickhouse_db: str
@@ -226,6 +243,7 @@ class Settings(LocalFolder):
             setattr(self, name, port)
         self.port_offset = 0
         self.tallyhouse_local = ROOT / self.tallyhouse_local
+        self.duckdb_file = self.tallyhouse_local / self.duckdb_file
         if self.tallyhouse_cache is None:
             by_default = (self.xdg_cache_home or Path.home() / ".cache") / "tallyhouse"
             kept = Path(remembered_tools(self.tallyhouse_local).get("cache", ""))

@@ -292,7 +292,7 @@ def airflow_database(stack: Stack) -> None:
 
 
 def migrations(stack: Stack) -> None:
-    """The numbered migrations of the warehouse and of ClickHouse."""
+    """The numbered migrations of the warehouse and of the targets."""
     package = stack.root / "include/tallyhouse/migrate"
     if package.is_dir() or package.with_suffix(".py").exists():
         run_logged(stack, "migrations", ["python", "-m", "tallyhouse.migrate"])

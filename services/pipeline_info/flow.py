@@ -21,9 +21,12 @@ HOPS = {
     "raw=curated": ("raw", "curated"),
     "accepted=ods": ("accepted", "ods"),
     "ods=model": ("whole ods", "star schema"),
-    "postgres=clickhouse": ("star schema", "ClickHouse"),
-    "model=mart": ("ClickHouse", "marts"),
 }
+TARGET, MARTS = "target", "marts"
+# A run may go to several targets; the picture follows the first of them. Runs reported in the past have their
+# marts at `model=mart`.
+TO_TARGET = re.compile(r"postgres=(\w+)", re.ASCII)
+TO_MARTS = ("=mart", "model=mart")
 # What stands at a place where more rows leave than arrived, and where fewer do. The name goes into the
 # picture, the sentence below it.
 MORE = {
@@ -43,8 +46,8 @@ FEWER = {
         "in no model",
         "these rows are in tables that no model checked here is made of, or are joined into fewer rows",
     ),
-    "ClickHouse": ("in no mart", "only the facts that a mart is made of go on: dimensions end here"),
-    "star schema": ("not shown", "models that are not published to ClickHouse end here"),
+    TARGET: ("in no mart", "only the facts that a mart is made of go on: dimensions end here"),
+    "star schema": ("not shown", "models that are not published to a target end here"),
 }
 NO_FURTHER = ("went no further", "the ledger has no later equation about these tables")
 OTHERWISE = "the equations before and after this place are about different tables; each closes by itself"
@@ -188,12 +191,17 @@ def flow(lines: Iterable[Line], table: str | None = None) -> Flow:
 
 
 def _flow(lines: Iterable[Line], table: str | None) -> Flow:
+    lines = list(lines)
+    found = sorted(match[1] for line in lines if (match := TO_TARGET.fullmatch(line.hop)))
+    hops = HOPS | dict.fromkeys(TO_MARTS[1:], (TARGET, MARTS))
+    if found:
+        hops |= {f"postgres={found[0]}": ("star schema", TARGET), f"{found[0]}{TO_MARTS[0]}": (TARGET, MARTS)}
     totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     broken: dict[tuple[str, str], list[str]] = defaultdict(list)
     for line in lines:
-        if line.measure != ROWS or line.hop not in HOPS or table not in {None, line.table}:
+        if line.measure != ROWS or line.hop not in hops or table not in {None, line.table}:
             continue
-        start, end = HOPS[line.hop]
+        start, end = hops[line.hop]
         aside = {name: line.parts[name] for name in ASIDE if line.parts.get(name)}
         arrived = line.right - sum(aside.values())
         totals[start, end] += min(arrived, line.left - sum(aside.values()))
@@ -231,7 +239,7 @@ def _join(totals: dict[tuple[str, str], Decimal], notes: list[str]) -> None:
             name, why = FEWER[whole]
             totals["ods", name] = rest
             notes.append(f"{_rows(rest)} {name}: {why}.")
-    for place in (whole, "star schema", "ClickHouse", "accepted", "raw"):
+    for place in (whole, "star schema", TARGET, "accepted", "raw"):
         if not arriving[place] or not leaving[place]:
             continue
         difference = leaving[place] - arriving[place]

@@ -20,19 +20,19 @@ log = logging.getLogger("run_metrics")
 # By pipeline: its newest run, and the newest one that was published.
 RUNS = """
     WITH newest AS (
-        SELECT DISTINCT ON (pipeline) * FROM etl.run ORDER BY pipeline, started_at DESC
+        SELECT DISTINCT ON (pipeline) * FROM etl.run_state ORDER BY pipeline, started_at DESC
     ), published AS (
         SELECT pipeline, max(published_at) AS at FROM etl.run WHERE status = 'published' GROUP BY pipeline
     ), pending AS (
-        SELECT pipeline, count(*) AS runs FROM etl.run
-        WHERE status = 'published' AND clickhouse_at IS NULL GROUP BY pipeline
+        SELECT pipeline, count(*) AS runs FROM etl.run_state
+        WHERE status = 'published' AND missing <> '{}' GROUP BY pipeline
     ), lines AS (
         SELECT l.run_id, count(*) AS all_lines, count(*) FILTER (WHERE NOT l.closed) AS open_lines,
             sum(l.left_value) FILTER (WHERE l.hop = 'source=raw' AND l.measure = 'rows') AS taken
         FROM etl.ledger AS l JOIN newest ON newest.run_id = l.run_id GROUP BY l.run_id
     )
     SELECT n.pipeline, extract(epoch FROM n.started_at), extract(epoch FROM p.at),
-        extract(epoch FROM coalesce(n.clickhouse_at, n.published_at, clock_timestamp()) - n.started_at),
+        extract(epoch FROM coalesce(n.shown_at, n.published_at, clock_timestamp()) - n.started_at),
         (n.status = 'failed')::int, (n.status = 'running')::int, coalesce(pending.runs, 0),
         coalesce(l.all_lines, 0), coalesce(l.open_lines, 0), coalesce(l.taken, 0)
     FROM newest AS n
@@ -47,16 +47,16 @@ METRICS = {
     "pipeline_last_run_seconds": "How long the newest run took, or has taken up to now.",
     "pipeline_last_run_failed": "1 when the newest run failed.",
     "pipeline_running": "1 while a run is open.",
-    "pipeline_runs_not_in_clickhouse": "Runs that PostgreSQL shows and ClickHouse does not yet.",
+    "pipeline_runs_not_shown": "Runs that PostgreSQL shows and some target does not yet.",
     "pipeline_ledger_lines": "Lines of the newest run's ledger.",
     "pipeline_ledger_open_lines": "Lines of it that do not close.",
     "pipeline_rows_taken": "Rows that the newest run took from its sources.",
 }
-# Of each pipeline's newest run: why it failed, or why ClickHouse does not show it.
+# Of each pipeline's newest run: why it failed, or why a target does not show it.
 FAILURES = """
     SELECT DISTINCT ON (pipeline) pipeline, failure ->> 'task', failure ->> 'table', failure ->> 'rule',
         left(failure ->> 'message', 300), left(failure ->> 'remedy', 300), failure IS NOT NULL
-    FROM etl.run ORDER BY pipeline, started_at DESC
+    FROM etl.run_state ORDER BY pipeline, started_at DESC
 """
 REFUSED = "SELECT count(*) FROM etl.refused_run"
 WHY = ("pipeline", "task", "table", "rule", "message", "remedy")

@@ -10,7 +10,8 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.models.dag import DAG
 
 from tallyhouse.contracts import load_pipeline
-from tallyhouse.publish import clickhouse
+from tallyhouse.publish.target import task as task_of
+from tallyhouse.settings import TargetsSetting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
@@ -112,10 +113,19 @@ def test_every_dag_begins_with_a_task_that_refuses_unknown_parameters(bag: DagBa
 
 
 @pytest.mark.parametrize("pipeline", ["techmarket", "pancake"])
-def test_the_task_that_publishes_into_clickhouse_has_the_name_that_etl_run_keeps(
-    bag: DagBag, pipeline: str
-) -> None:
-    assert clickhouse.TASK in bag.dags[f"{pipeline}_nightly"].task_ids
+def test_each_target_has_the_task_whose_name_etl_run_target_keeps(bag: DagBag, pipeline: str) -> None:
+    found = [task for task in bag.dags[f"{pipeline}_nightly"].task_ids if task.startswith("publish.")]
+    targets = load_pipeline(pipeline).targets
+    assert targets == TargetsSetting().names
+    assert found == ["publish.warehouse", *map(task_of, targets)]
+
+
+def test_a_target_that_is_switched_on_has_a_task_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TARGETS", "clickhouse,duckdb")
+    dag = DagBag(DAGS / "pancake").dags["pancake_nightly"]
+    for task in ("publish.clickhouse", "publish.duckdb"):
+        assert dag.task_dict[task].upstream_task_ids == {"open_run", "publish.warehouse"}
+        assert dag.task_dict[task].downstream_task_ids == {"close_run"}
 
 
 def test_a_dag_file_is_wiring() -> None:

@@ -221,7 +221,7 @@ def test_a_first_run_brings_every_event_and_quarantines_the_rest(events: Events)
     assert len(events.curated()) == 4
     with events.connect() as connection:
         status = connection.execute(
-            "SELECT status, clickhouse_at IS NOT NULL FROM etl.run WHERE dag_id = %s", (events.dag_id,)
+            "SELECT status, shown_at IS NOT NULL FROM etl.run_state WHERE dag_id = %s", (events.dag_id,)
         ).fetchall()
     assert status == [("published", True)]
 

@@ -24,7 +24,7 @@ FAILURE = TallyhouseError(
 TABLES = ("auth.sessions", "catalog.product_prices", "orders.order_items", "payments.payment_methods")
 
 
-def line(table: str, hop: Hop, rows: int, **parts: int) -> Line:
+def line(table: str, hop: str, rows: int, **parts: int) -> Line:
     return Line(table, hop, ROWS, Decimal(rows), Decimal(rows), {n: Decimal(v) for n, v in parts.items()})
 
 
@@ -39,7 +39,7 @@ WHOLE = [
     *(
         line(m, hop, 1_234_567)
         for m in ("fact_order_line", "mart_payment_conversion")
-        for hop in list(Hop)[4:]
+        for hop in (Hop.ODS_MODEL, "postgres=clickhouse", "clickhouse=mart")
     ),
 ]
 

@@ -173,7 +173,7 @@ def test_a_first_night_brings_every_row(stores: dict[str, Store], warehouse: psy
         "accepted=ods",
         "ods=model",
         "postgres=clickhouse",
-        "model=mart",
+        "clickhouse=mart",
     }
 
 

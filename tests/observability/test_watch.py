@@ -129,8 +129,8 @@ def a_run() -> Iterator[None]:
         autocommit=True,
     ) as connection:
         connection.execute(
-            "INSERT INTO etl.run (run_id, pipeline, tables, dag_id, dag_run_id, status, published_at, "
-            "clickhouse_at) VALUES ('watched-1', 'watched', '{}', 'watched', 'x', 'published', now(), now())"
+            "INSERT INTO etl.run (run_id, pipeline, tables, dag_id, dag_run_id, status, published_at) "
+            "VALUES ('watched-1', 'watched', '{}', 'watched', 'x', 'published', now())"
         )
         connection.execute(
             "INSERT INTO etl.ledger (run_id, pipeline, table_name, hop, measure, left_value, right_value) "

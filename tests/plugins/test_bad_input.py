@@ -15,12 +15,12 @@ from tallyhouse.lake import Lake
 from tallyhouse.settings import Settings
 from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
 from tallyhouse_airflow.operators.events import EventObjectsToLakeOperator, EventsToCuratedOperator
-from tallyhouse_airflow.operators.lake_to_clickhouse import LakeToClickHouseOperator
 from tallyhouse_airflow.operators.lake_to_postgres import LakeToPostgresOperator
 from tallyhouse_airflow.operators.mysql_to_lake import MySqlToLakeOperator
 from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
 from tallyhouse_airflow.operators.run import OpenRunOperator
 from tallyhouse_airflow.operators.spark_job import CheckBatchOperator, CurateEventsOperator, SparkJobOperator
+from tallyhouse_airflow.operators.warehouse_to_target import WarehouseToTargetOperator
 
 pytestmark = pytest.mark.integration
 
@@ -205,8 +205,8 @@ def test_a_warehouse_that_is_down(
 
 def test_a_clickhouse_that_is_down(context: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     connection(monkeypatch, "ch_down", conn_type="clickhouse", host="127.0.0.1", port=9, schema="dwh")
-    operator = LakeToClickHouseOperator(
-        task_id="c", pipeline="pancake", run_id=RUN, clickhouse_conn_id="ch_down"
+    operator = WarehouseToTargetOperator(
+        task_id="c", pipeline="pancake", run_id=RUN, target="clickhouse", target_conn_id="ch_down"
     )
     assert "cannot connect to ch_down" in fails(operator, context, permanent=False)
 
@@ -217,7 +217,9 @@ def test_a_run_that_nobody_opened_is_not_published(context: dict[str, Any]) -> N
     )
     assert message.startswith(f"pipeline pancake in run {RUN}: the run is not known. Start a new run")
     message = fails(
-        LakeToClickHouseOperator(task_id="c", pipeline="pancake", run_id=RUN), context, permanent=True
+        WarehouseToTargetOperator(task_id="c", pipeline="pancake", run_id=RUN, target="clickhouse"),
+        context,
+        permanent=True,
     )
     assert "the warehouse does not show this run" in message
 
@@ -274,7 +276,12 @@ def test_an_airflow_that_does_not_answer(context: dict[str, Any], monkeypatch: p
 
 
 def test_no_secret_is_rendered() -> None:
-    for operator in (MySqlToLakeOperator, LakeToPostgresOperator, LakeToClickHouseOperator, SparkJobOperator):
+    for operator in (
+        MySqlToLakeOperator,
+        LakeToPostgresOperator,
+        WarehouseToTargetOperator,
+        SparkJobOperator,
+    ):
         assert not {"env_vars", "conf", "jars", "application_args"} & set(operator.template_fields)
 
 

@@ -11,7 +11,7 @@ from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed
 from tallyhouse.ledger.store import read, write_unless_published
 from tallyhouse.migrate import migrate_warehouse
-from tallyhouse.runs import close_run, forget_failure, record_failure
+from tallyhouse.runs import close_run, forget_failure, mark_published, mark_shown, record_failure
 from tallyhouse.settings import Settings
 from tests.publish.test_postgres import Shop
 
@@ -83,11 +83,33 @@ def test_publishing_clears_the_reason_and_a_run_that_all_stores_show_takes_none(
         record_failure(connection, run_id, REFUSED)
         shop.publish(run_id)
         assert kept(connection, run_id) == ("published", None)
-        # ClickHouse does not show it yet.
-        assert record_failure(connection, run_id, REFUSED | {"task": "publish.clickhouse"})
-        connection.execute("UPDATE etl.run SET clickhouse_at = now(), failure = NULL")
-        connection.commit()
         assert not record_failure(connection, run_id, REFUSED)
+        # No target shows it yet; what one of them says is that one's alone.
+        mark_published(connection, run_id, ["here", "there"])
+        connection.commit()
+        told = REFUSED | {"task": "publish.there"}
+        assert record_failure(connection, run_id, told, "there")
+        mark_shown(connection, "here", [run_id])
+        assert not record_failure(connection, run_id, REFUSED, "here")
+        found = connection.execute("SELECT status, missing, failure, shown_at FROM etl.run_state").fetchall()
+        connection.commit()
+        assert found == [("published", ["there"], told, None)]
+        mark_shown(connection, "there", [run_id])
+        found = connection.execute("SELECT missing, failure, shown_at IS NULL FROM etl.run_state").fetchall()
+        connection.commit()
+        assert found == [([], None, False)]
+        assert not record_failure(connection, run_id, told, "there")
+
+
+def test_what_a_target_owes_is_forgotten_when_it_is_switched_off(shop: Shop) -> None:
+    earlier = shop.run([(1, "card")])
+    with shop.connect() as connection:
+        mark_published(connection, earlier, ["here", "there"])
+        connection.commit()
+        later = shop.run([(1, "card")])
+        mark_published(connection, later, ["here"])
+        found = connection.execute("SELECT run_id, target FROM etl.run_target ORDER BY run_id").fetchall()
+    assert sorted(found) == sorted([(earlier, "here"), (later, "here")])
 
 
 def test_a_published_run_keeps_its_lines_when_its_extraction_runs_again(shop: Shop) -> None:

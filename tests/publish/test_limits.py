@@ -14,9 +14,10 @@ from clickhouse_connect.driver.client import Client
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake
 from tallyhouse.migrate import migrate_warehouse
-from tallyhouse.publish.limits import RANGES, check_fits, limits_of
+from tallyhouse.publish.limits import Capacity, check_fits
 from tallyhouse.publish.postgres import publish
 from tallyhouse.publish.staging import table_schema
+from tallyhouse.publish.targets.clickhouse import Target
 from tallyhouse.settings import Settings
 from tests.publish.test_postgres import PIPELINE, Shop
 from tests.warehouse.schema import tables
@@ -24,6 +25,7 @@ from tests.warehouse.schema import tables
 pytestmark = pytest.mark.integration
 
 MODEL = "fact_refund"
+CAPACITY = Capacity.of(Target)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def shop(postgres_scratch: str, settings: Settings, tmp_path: Path) -> Shop:
 
 
 def test_the_ranges_are_those_of_clickhouse(clickhouse: Client) -> None:
-    for least, greatest, kind in RANGES.values():
+    for least, greatest, kind in Target.ranges.values():
         for bound in (least, greatest):
             value = bound.removesuffix("+00")
             (found,) = clickhouse.query(f"SELECT toString(CAST('{value}' AS {kind}))").result_rows[0]
@@ -44,7 +46,9 @@ def test_every_column_of_every_model_has_a_range_or_is_text(shop: Shop) -> None:
     with shop.connect() as connection:
         for name, table in tables().items():
             if table.schema == "dwh":
-                limited = {limit.column for limit in limits_of(connection, "dwh", name.partition(".")[2])}
+                limited = {
+                    limit.column for limit in CAPACITY.limits_of(connection, "dwh", name.partition(".")[2])
+                }
                 free = {
                     column.name: column.postgres for column in table.columns if column.name not in limited
                 }
@@ -111,4 +115,4 @@ def test_the_edges_of_a_range_are_inside(shop: Shop) -> None:
             ),
             list(values.values()),
         )
-        check_fits(connection, "dwh", MODEL, model=MODEL)
+        check_fits(connection, "dwh", MODEL, CAPACITY, model=MODEL)

@@ -25,13 +25,14 @@ from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.lake import Lake, Manifest
 from tallyhouse.ledger import Line
-from tallyhouse.models.clickhouse import type_of
 from tallyhouse.models.definition import ModelColumn
 from tallyhouse.models.drift import _create
 from tallyhouse.models.postgres import ods_table
 from tallyhouse.publish import staging
-from tallyhouse.publish.limits import limits_of
+from tallyhouse.publish.limits import Capacity
 from tallyhouse.publish.postgres import _apply_table
+from tallyhouse.publish.targets.clickhouse import Target
+from tallyhouse.publish.targets.clickhouse.tables import type_of
 from tallyhouse.quality.check import open_batch
 from tallyhouse.quality.metrics_sql import BATCH
 from tests.torture.cases import POLICY, Case, Type
@@ -276,7 +277,7 @@ def _from_ods(connection: psycopg.Connection[Any], contract: TableContract) -> V
 def _refused(connection: psycopg.Connection[Any], contract: TableContract) -> set[tuple[int, str]]:
     """Row and column of the values that the product holds back because ClickHouse could not hold them."""
     found = set()
-    for limit in limits_of(connection, "ods", contract.name):
+    for limit in Capacity.of(Target).limits_of(connection, "ods", contract.name):
         rows = connection.execute(
             sql.SQL("SELECT t.id FROM ods.{} AS t WHERE {}").format(
                 sql.Identifier(contract.name), limit.broken()

@@ -9,7 +9,8 @@ from clickhouse_connect.driver.client import Client
 
 from tallyhouse.models import ModelKind, all_definitions
 from tallyhouse.models.__main__ import main
-from tallyhouse.models.drift import Change, clickhouse_changes, postgres_changes
+from tallyhouse.models.drift import Change, postgres_changes
+from tallyhouse.publish.targets.clickhouse.tables import changes as clickhouse_changes
 from tallyhouse.settings import Settings
 
 pytestmark = pytest.mark.integration

@@ -10,14 +10,18 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from tallyhouse.contracts import Kind
+from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, ModelKind, all_definitions, definition
 from tallyhouse.publish import sql as statements
-from tallyhouse.publish.clickhouse import check_mart
+from tallyhouse.publish.follow import check_mart
+from tallyhouse.publish.target import LakeAccess
+from tallyhouse.publish.targets.clickhouse import Target
 from tallyhouse.settings import ROOT
 from tests.warehouse.conftest import Insert
 from tests.warehouse.schema import tables
 
 MARTS = sorted(model.name for model in all_definitions() if model.kind is ModelKind.MART)
+NO_LAKE, NO_ACCESS = Lake.local("nowhere"), LakeAccess("", "", "")
 CURRENCIES = ("UAH", "EUR", "USD")
 Star = dict[str, list[dict[str, Any]]]
 
@@ -161,7 +165,10 @@ def repr_of(row: tuple[Any, ...]) -> str:
 def test_mart_of_an_empty_star_schema_is_empty(clickhouse: Client, mart: str) -> None:
     clickhouse.command(statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"dwh.{mart}"))
     assert clickhouse.command(f"SELECT count() FROM dwh.{mart}") == 0
-    assert all(line.left == line.right == 0 for line in check_mart(clickhouse, mart))
+    assert all(
+        line.left == line.right == 0
+        for line in check_mart("clickhouse", Target(clickhouse, NO_LAKE, NO_ACCESS), mart)
+    )
 
 
 @pytest.mark.integration
@@ -169,7 +176,7 @@ def test_mart_of_an_empty_star_schema_is_empty(clickhouse: Client, mart: str) ->
 def test_the_totals_of_a_mart_hold_until_rows_are_dropped(clickhouse: Client, mart: str) -> None:
     fill(clickhouse)
     clickhouse.command(statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"dwh.{mart}"))
-    held = check_mart(clickhouse, mart)
+    held = check_mart("clickhouse", Target(clickhouse, NO_LAKE, NO_ACCESS), mart)
     assert all(line.left == line.right != 0 for line in held)
     totals = definition(mart).totals
     assert totals is not None
@@ -178,6 +185,10 @@ def test_the_totals_of_a_mart_hold_until_rows_are_dropped(clickhouse: Client, ma
         group = clickhouse.command(f"SELECT toString(min(`{column}`)) FROM dwh.{mart}")
         lost = f"toString(`{column}`) = '{group}'"
     clickhouse.command(f"DELETE FROM dwh.{mart} WHERE {lost}")
-    broken = {line.measure for line in check_mart(clickhouse, mart) if not line.closed}
+    broken = {
+        line.measure
+        for line in check_mart("clickhouse", Target(clickhouse, NO_LAKE, NO_ACCESS), mart)
+        if not line.closed
+    }
     suffix = f" {group}" if group else ""
     assert broken == {*(f"{name}{suffix}" for name in totals.sums), *(["rows"] if totals.rows else [])}

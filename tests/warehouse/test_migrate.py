@@ -8,7 +8,7 @@ from clickhouse_connect.driver.client import Client
 from psycopg import sql
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.migrate import main, migrate_clickhouse, migrate_warehouse
+from tallyhouse.migrate import main, migrate_target, migrate_warehouse
 from tallyhouse.settings import ROOT, Settings
 from tests.warehouse.conftest import administrator, owner
 
@@ -72,6 +72,53 @@ def test_runs_keep_what_they_had_when_a_subject_becomes_a_pipeline(empty: Settin
         ]
 
 
+def test_what_was_known_of_clickhouse_is_kept_by_target(empty: Settings) -> None:
+    """A warehouse as it was left by the migrations before 0010."""
+    with owner(empty) as connection:
+        for number in range(1, 10):
+            (script,) = (ROOT / "sql" / "dwh" / "migrations").glob(f"{number:04}_*.sql")
+            connection.execute(script.read_bytes())
+        connection.execute("CREATE TABLE etl.schema_version (version_num VARCHAR(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO etl.schema_version VALUES ('0009')")
+        connection.execute(
+            "INSERT INTO etl.run (run_id, pipeline, dag_id, dag_run_id, status, clickhouse_at, failure) "
+            "VALUES "
+            "('a', 'shop', 'd', '1', 'published', '2026-01-02', NULL), "
+            """('b', 'shop', 'd', '2', 'published', NULL, '{"task": "publish.clickhouse"}'), """
+            "('c', 'shop', 'd', '3', 'published', NULL, NULL), "
+            """('d', 'shop', 'd', '4', 'failed', NULL, '{"task": "check"}'), """
+            "('e', 'events', 'd', '5', 'published', '2026-01-02', NULL)"
+        )
+        connection.execute(
+            "INSERT INTO etl.ledger (run_id, pipeline, table_name, hop, measure, left_value, right_value) "
+            "VALUES ('a', 'shop', 'm', 'model=mart', 'rows', 1, 1), "
+            "('e', 'events', 't', 'raw=curated', 'rows', 1, 1)"
+        )
+    assert [label[:4] for label in migrate_warehouse(empty)][:1] == ["0010"]
+    with owner(empty) as connection:
+        found = connection.execute(
+            "SELECT run_id, target, state, failure ->> 'task' FROM etl.run_target ORDER BY run_id"
+        ).fetchall()
+        assert found == [
+            ("a", "clickhouse", "shown", None),
+            ("b", "clickhouse", "failed", "publish.clickhouse"),
+            ("c", "clickhouse", "pending", None),
+        ]
+        found = connection.execute(
+            "SELECT run_id, missing, failure ->> 'task', shown_at IS NOT NULL FROM etl.run_state "
+            "ORDER BY run_id"
+        ).fetchall()
+        assert found == [
+            ("a", [], None, True),
+            ("b", ["clickhouse"], "publish.clickhouse", False),
+            ("c", ["clickhouse"], None, False),
+            ("d", [], "check", False),
+            ("e", [], None, False),
+        ]
+        hops = connection.execute("SELECT hop FROM etl.ledger ORDER BY run_id").fetchall()
+        assert hops == [("clickhouse=mart",), ("raw=curated",)]
+
+
 def test_reader_reads_what_is_there_and_what_comes_later_and_writes_nothing(
     empty: Settings, settings: Settings
 ) -> None:
@@ -106,10 +153,10 @@ def test_clickhouse_is_migrated_once(
 ) -> None:
     both = clickhouse_settings.model_copy(update={"dwh_db": empty.dwh_db})
     expected = numbers("clickhouse")
-    assert [label[:4] for label in migrate_clickhouse(both, dry_run=True)] == expected
+    assert [label[:4] for label in migrate_target(both, "clickhouse", dry_run=True)] == expected
     assert clickhouse_server.command("SELECT count() FROM system.databases WHERE name = 'dwh'") == 0
     with ThreadPoolExecutor(3) as pool:
-        applied = [*pool.map(lambda _: migrate_clickhouse(both), range(3))]
+        applied = [*pool.map(lambda _: migrate_target(both, "clickhouse"), range(3))]
     assert sorted(len(labels) for labels in applied) == [0, 0, len(expected)]
 
 
@@ -121,7 +168,7 @@ def test_clickhouse_goes_on_after_a_migration_that_died_half_way(
     clickhouse.command("TRUNCATE TABLE dwh.schema_version")
     clickhouse.command("DROP TABLE dwh.mart_revenue_daily SYNC")
     clickhouse.command("TRUNCATE TABLE dwh.dim_pancake")
-    assert [label[:4] for label in migrate_clickhouse(clickhouse_settings)] == numbers("clickhouse")
+    assert [label[:4] for label in migrate_target(clickhouse_settings, "clickhouse")] == numbers("clickhouse")
     assert clickhouse.query(counted).result_rows == before
     assert clickhouse.command("SELECT count() FROM dwh.dim_pancake") == 1
     assert clickhouse.command("SELECT count() FROM dwh.mart_revenue_daily") == 0
@@ -138,7 +185,7 @@ def test_clickhouse_keeps_its_runs_when_a_subject_becomes_a_pipeline(
     before = clickhouse.query(rows.format("subject")).result_rows
     for _ in range(2):
         clickhouse.command("TRUNCATE TABLE dwh.schema_version")
-        migrate_clickhouse(clickhouse_settings)
+        migrate_target(clickhouse_settings, "clickhouse")
         assert clickhouse.query(rows.format("pipeline")).result_rows == before
     assert len(before) == 2
 
@@ -148,7 +195,11 @@ def test_clickhouse_keeps_its_runs_when_a_subject_becomes_a_pipeline(
     [
         ({"postgres_port": 1}, migrate_warehouse, "PostgreSQL 127.0.0.1:1/"),
         ({"dwh_db": "not_there"}, migrate_warehouse, 'database "not_there" does not exist'),
-        ({"clickhouse_http_port": 1}, migrate_clickhouse, "ClickHouse 127.0.0.1:1"),
+        (
+            {"clickhouse_http_port": 1},
+            lambda settings: migrate_target(settings, "clickhouse"),
+            "ClickHouse 127.0.0.1:1",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

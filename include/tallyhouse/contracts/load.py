@@ -23,6 +23,7 @@ from tallyhouse.contracts.model import (
     TableContract,
 )
 from tallyhouse.contracts.types import ColumnType, Kind
+from tallyhouse.settings import TargetsSetting
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OVERLAYS = REPOSITORY / "include" / "contracts"
@@ -104,6 +105,8 @@ def load_pipeline(name: str) -> PipelineContract:
         sources=tuple(load_source(source) for source in overlay["sources"]),
         models=built,
         marts=marts,
+        # A pipeline without models brings nothing to the warehouse, and so to no target.
+        targets=TargetsSetting().names if built else (),
     )
     _check_names_differ()
     return pipeline

@@ -239,13 +239,15 @@ class PipelineContract:
         name: Such as `techmarket`.
         sources: Their contracts.
         models: Star-schema tables in the order in which they are merged: dimensions, then facts.
-        marts: ClickHouse tables that are rebuilt from the star schema.
+        marts: Tables of the targets that are built from the star schema.
+        targets: The stores that its runs are brought to from the warehouse.
     """
 
     name: str
     sources: tuple[SourceContract, ...]
     models: tuple[str, ...]
     marts: tuple[str, ...]
+    targets: tuple[str, ...] = ()
 
     @property
     def tables(self) -> tuple[TableContract, ...]:

@@ -24,7 +24,7 @@ from tallyhouse.events.log import (
 from tallyhouse.events.take import OBJECTS
 from tallyhouse.lake import Lake, Manifest, batch_prefix, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
-from tallyhouse.runs import lock_pipeline, may_publish
+from tallyhouse.runs import lock_pipeline, mark_published, may_publish
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def publish(
                     events.commit(Commit(**(vars(entry) | {"ledger": tuple(map(_as_json, lines))})))
                     events.finish(entry)
                 store.write(connection, run_id, pipeline.name, lines)
-                _mark_published(connection, run_id)
+                mark_published(connection, run_id, ())
         except TallyhouseError:
             # Rolled back with everything else; what an operator needs to see is written again.
             with connection.transaction():
@@ -134,17 +134,8 @@ def recover(
                     (commit.run_id, pipeline.name, [table.name for table in pipeline.tables]),
                 )
                 store.write(connection, commit.run_id, pipeline.name, map(_from_json, commit.ledger))
-                _mark_published(connection, commit.run_id)
+                mark_published(connection, commit.run_id, ())
     return state
-
-
-def _mark_published(connection: psycopg.Connection[Any], run_id: str) -> None:
-    # A run of events brings nothing into ClickHouse: with its files in place it is shown everywhere.
-    connection.execute(
-        "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), "
-        "clickhouse_at = clock_timestamp(), message = NULL, failure = NULL WHERE run_id = %s",
-        (run_id,),
-    )
 
 
 def _entry(events: EventStore, state: State, run_id: str) -> tuple[Commit, int]:
@@ -212,7 +203,7 @@ def _copy(source: Lake, key: str, target: Lake, to: str) -> None:
 def _as_json(line: Line) -> dict[str, Any]:
     return {
         "table": line.table,
-        "hop": line.hop.value,
+        "hop": line.hop,
         "measure": line.measure,
         "left": str(line.left),
         "right": str(line.right),

@@ -76,15 +76,13 @@ class Run:
 
 WIDTH: int | None = None
 """Columns to print in; None asks the terminal."""
-SECTIONS = (
-    ("source table", (Hop.SOURCE_RAW, Hop.RAW_CURATED, Hop.RAW_ACCEPTED, Hop.ACCEPTED_ODS)),
-    ("model", (Hop.ODS_MODEL, Hop.POSTGRES_CLICKHOUSE, Hop.MODEL_MART)),
-)
-"""A table has the hops of one of them; side by side all of them would not fit a terminal."""
+OF_SOURCES = (Hop.SOURCE_RAW, Hop.RAW_CURATED, Hop.RAW_ACCEPTED, Hop.ACCEPTED_ODS)
+"""The hops of source tables; models have the others. Side by side all of them would not fit a terminal."""
 
 
 _HOW_FAR = (
-    "CASE WHEN status = 'published' AND clickhouse_at IS NULL THEN 'not in ClickHouse yet' ELSE status END"
+    "CASE WHEN status = 'published' AND missing <> '{}' "
+    "THEN 'not in ' || array_to_string(missing, ', ') || ' yet' ELSE status END"
 )
 
 
@@ -94,14 +92,14 @@ _LATEST = "SELECT run_id FROM etl.run ORDER BY started_at DESC LIMIT 5"
 def _runs(connection: psycopg.Connection[Any], named: list[str] | None, last: int) -> list[Run]:
     if named:
         rows = connection.execute(
-            f"SELECT run_id, pipeline, {_HOW_FAR}, failure FROM etl.run "
+            f"SELECT run_id, pipeline, {_HOW_FAR}, failure FROM etl.run_state "
             "WHERE run_id = ANY(%s) ORDER BY started_at",
             (named,),
         ).fetchall()
     else:
         rows = connection.execute(
             f"SELECT run_id, pipeline, {_HOW_FAR}, failure FROM (SELECT *, row_number() OVER "
-            "(PARTITION BY pipeline ORDER BY started_at DESC) AS newest FROM etl.run) AS r "
+            "(PARTITION BY pipeline ORDER BY started_at DESC) AS newest FROM etl.run_state) AS r "
             "WHERE newest <= %s ORDER BY started_at",
             (last,),
         ).fetchall()
@@ -114,18 +112,18 @@ def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
         console.print(Text(f"{run.run_id}: {run.status}", style="bold"))
         if run.failure:
             _print_failure(console, run.failure)
-        for title, all_hops in SECTIONS:
-            rows = [line for line in lines if line.measure == ROWS and line.hop in all_hops]
-            by_table: dict[str, dict[Hop, Line]] = {}
+        for title, of_sources in (("source table", True), ("model", False)):
+            rows = [line for line in lines if line.measure == ROWS and (line.hop in OF_SOURCES) is of_sources]
+            by_table: dict[str, dict[str, Line]] = {}
             for line in rows:
                 by_table.setdefault(line.table, {})[line.hop] = line
             if not by_table:
                 continue
-            hops = [hop for hop in all_hops if any(line.hop is hop for line in rows)]
+            hops = sorted({line.hop for line in rows}, key=_place)
             table = Table()
             table.add_column(title, no_wrap=True)
             for hop in hops:
-                table.add_column(hop.value, justify="right")
+                table.add_column(str(hop), justify="right")
             for name, its in by_table.items():
                 table.add_row(name, *(_cell(its.get(hop)) for hop in hops))
             console.print(table)
@@ -138,6 +136,14 @@ def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
                 console.print(
                     f"[red]{line.table} {line.hop} {line.measure}: {line.left} != {line.right}[/red]"
                 )
+
+
+def _place(hop: str) -> tuple[int, str]:
+    """Sorts hops as rows go: up to the models, then each target with its marts."""
+    if hop in Hop:
+        return (list(Hop).index(Hop(hop)), "")
+    left, _, right = hop.partition("=")
+    return (len(Hop), f"{left}=" if right == "mart" else right)
 
 
 def _print_failure(console: Console, failure: dict[str, Any]) -> None:

@@ -13,15 +13,23 @@ ROWS = "rows"
 
 
 class Hop(StrEnum):
-    """The arrows of a row's way."""
+    """The arrows of a row's way, up to the targets."""
 
     SOURCE_RAW = "source=raw"
     RAW_CURATED = "raw=curated"
     RAW_ACCEPTED = "raw=accepted"
     ACCEPTED_ODS = "accepted=ods"
     ODS_MODEL = "ods=model"
-    POSTGRES_CLICKHOUSE = "postgres=clickhouse"
-    MODEL_MART = "model=mart"
+
+
+def shown_in(target: str) -> str:
+    """The hop of a model from the warehouse to a target."""
+    return f"postgres={target}"
+
+
+def mart_in(target: str) -> str:
+    """The hop from a target's models to its marts."""
+    return f"{target}=mart"
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Line:
 
     Attributes:
         table: The source table or the model it speaks of.
-        hop: The arrow.
+        hop: The arrow: a `Hop`, or that of a target.
         measure: `rows`, or what is summed.
         left: What left.
         right: What arrived; the sum of its parts where there are any.
@@ -38,7 +46,7 @@ class Line:
     """
 
     table: str
-    hop: Hop
+    hop: str
     measure: str
     left: Decimal
     right: Decimal

@@ -65,7 +65,7 @@ def read(connection: psycopg.Connection[Any], run_id: str) -> list[Line]:
     return [
         Line(
             table=table,
-            hop=Hop(hop),
+            hop=Hop(hop) if hop in Hop else hop,
             measure=measure,
             left=left,
             right=right,

@@ -13,16 +13,17 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-import clickhouse_connect
 import psycopg
 import sqlparse
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tallyhouse.contracts.load import REPOSITORY
+from tallyhouse.lake import Lake
 from tallyhouse.models import drift, pages
 from tallyhouse.models.load import all_definitions
+from tallyhouse.publish.target import LakeAccess, Place, errors, known, load
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
 REVISION = '''"""{title}."""
@@ -50,13 +51,13 @@ def changes(settings: Settings) -> dict[str, list[drift.Change]]:
         connect_timeout=5,
     ) as connection:
         dwh = drift.postgres_changes(connection)
-    with clickhouse_connect.get_client(
-        host=settings.clickhouse_host,
-        port=settings.clickhouse_http_port,
-        username=settings.clickhouse_user,
-        password=settings.clickhouse_password,
-    ) as client:
-        return {"dwh": dwh, "clickhouse": drift.clickhouse_changes(client)}
+    found = {"dwh": dwh}
+    nowhere = Lake.local(""), LakeAccess("", "", "")
+    for name in known():
+        if (target := load(name)).migrations:
+            with closing(target.open(Place.of(settings, name), *nowhere)) as opened:
+                found[name] = opened.changes()
+    return found
 
 
 def draft(folder: Path, name: str, found: Sequence[drift.Change]) -> list[Path]:
@@ -112,10 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", options.name):
         parser.error(f"--name {options.name!r}: use lower-case letters, digits and _")
+    told: tuple[type[Exception], ...] = (ValueError, SettingsError, psycopg.Error, *errors())
     try:
         all_definitions()
         return _run(options.command, options.name)
-    except (ValueError, SettingsError, psycopg.Error, ClickHouseError) as error:
+    except told as error:
         print(f"models: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 

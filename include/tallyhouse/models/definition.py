@@ -17,8 +17,8 @@ from tallyhouse.contracts.types import ColumnType, Kind
 EXISTING = "existing"
 """The input of a dimension with history that holds its own versions in the warehouse."""
 
-COUNTS = {"ubigint": "UInt64", "usmallint": "UInt16"}
-"""Types of whole numbers that only marts have, by their name in ClickHouse."""
+COUNTS = ("ubigint", "usmallint")
+"""Types of whole numbers that only marts have: unsigned, of 64 and of 16 bits."""
 
 UNKNOWN_KEY = -1
 """The surrogate key of the member that a fact names when its dimension has none."""

@@ -1,4 +1,4 @@
-"""What databases have against what definitions and contracts ask for, and the statements between the two."""
+"""What the warehouse has against what definitions and contracts ask for, and the statements in between."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from clickhouse_connect.driver.client import Client
 from psycopg import sql
 
-from tallyhouse.models import clickhouse, postgres
+from tallyhouse.models import postgres
 from tallyhouse.models.definition import Definition, ModelKind
 from tallyhouse.models.load import all_definitions
 
 SCHEMAS = ("dwh", "ods")
-OWN_TABLES = ("etl_run", "schema_version")
-"""Tables in ClickHouse's database of the star schema that hand-written migrations make."""
 
 
 @dataclass(frozen=True)
@@ -199,110 +196,3 @@ def _postgres_tables(connection: psycopg.Connection[Any]) -> Iterator[postgres.T
             indexes.get((schema, table), {}),
             comments[schema, table],
         )
-
-
-def clickhouse_changes(client: Client) -> list[Change]:
-    """How ClickHouse's star schema and marts differ from the definitions."""
-    wanted = {table.name: table for table in clickhouse.tables()}
-    found = _clickhouse_tables(client)
-    models = {model.name: model for model in all_definitions()}
-    changes: list[Change] = []
-    for name, table in wanted.items():
-        if name not in found:
-            seed = _clickhouse_seed(models[name])
-            changes.append(Change(f"{name} is missing", (create_clickhouse(table), *seed)))
-        else:
-            changes += _alter_clickhouse(table, found[name])
-    for name in sorted(found.keys() - wanted.keys() - {*OWN_TABLES}):
-        if not name.endswith("__staging"):
-            statement = f"DROP TABLE IF EXISTS {clickhouse.DATABASE}.{name}"
-            changes.append(Change(f"{name} is in no definition", (statement,), loses=True))
-    return changes
-
-
-def create_clickhouse(table: clickhouse.Table, name: str | None = None) -> str:
-    """The statement that makes a table, under its own name or another one."""
-    columns = ",\n".join(f"    {column} {type_}" for column, type_ in table.columns.items())
-    key = table.order_by[0] if len(table.order_by) == 1 else f"({', '.join(table.order_by)})"
-    lines = [
-        f"CREATE TABLE IF NOT EXISTS {clickhouse.DATABASE}.{name or table.name} (\n{columns}\n)",
-        "ENGINE = MergeTree",
-        *([f"PARTITION BY {table.partition_by}"] if table.partition_by else []),
-        f"ORDER BY {key}",
-    ]
-    if any("Nullable" in table.columns[column] for column in table.order_by):
-        lines.append("SETTINGS allow_nullable_key = 1")
-    return "\n".join(lines)
-
-
-def _alter_clickhouse(wanted: clickhouse.Table, found: clickhouse.Table) -> Iterator[Change]:
-    name = f"{clickhouse.DATABASE}.{wanted.name}"
-    if (wanted.order_by, wanted.partition_by) != (found.order_by, found.partition_by):
-        other = f"{wanted.name}__rebuilt"
-        columns = ", ".join(column for column in wanted.columns if column in found.columns)
-        yield Change(
-            f"{wanted.name} is sorted by {found.order_by}, parted by {found.partition_by or 'nothing'}",
-            (
-                f"DROP TABLE IF EXISTS {clickhouse.DATABASE}.{other}",
-                create_clickhouse(wanted, other),
-                f"INSERT INTO {clickhouse.DATABASE}.{other} ({columns})\nSELECT {columns} FROM {name}",
-                f"EXCHANGE TABLES {clickhouse.DATABASE}.{other} AND {name}",
-                f"DROP TABLE {clickhouse.DATABASE}.{other}",
-            ),
-        )
-        return
-    before = None
-    for column, type_ in wanted.columns.items():
-        place = f"AFTER {before}" if before else "FIRST"
-        before = column
-        if column not in found.columns:
-            statement = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {type_} {place}"
-            yield Change(f"{wanted.name}.{column} is missing", (statement,))
-        elif found.columns[column] != type_:
-            statement = f"ALTER TABLE {name} MODIFY COLUMN {column} {type_}"
-            yield Change(f"{wanted.name}.{column} is {found.columns[column]}, not {type_}", (statement,))
-    for column in sorted(found.columns.keys() - wanted.columns.keys()):
-        statement = f"ALTER TABLE {name} DROP COLUMN IF EXISTS {column}"
-        yield Change(f"{wanted.name}.{column} is in no definition", (statement,), loses=True)
-
-
-def _clickhouse_tables(client: Client) -> dict[str, clickhouse.Table]:
-    columns: dict[str, dict[str, str]] = {}
-    for table, name, type_ in client.query(
-        "SELECT table, name, type FROM system.columns WHERE database = {database:String} "
-        "ORDER BY table, position",
-        parameters={"database": clickhouse.DATABASE},
-    ).result_rows:
-        columns.setdefault(table, {})[name] = type_
-    return {
-        name: clickhouse.Table(name, columns.get(name, {}), tuple(key.split(", ")), partition)
-        for name, key, partition in client.query(
-            "SELECT name, sorting_key, partition_key FROM system.tables WHERE database = {database:String}",
-            parameters={"database": clickhouse.DATABASE},
-        ).result_rows
-    }
-
-
-def _clickhouse_seed(model: Definition) -> tuple[str, ...]:
-    if model.kind is not ModelKind.DIMENSION:
-        return ()
-    values = ",\n".join(
-        f"    {_clickhouse_literal(value, clickhouse.type_of(model.columns[name]))} AS {name}"
-        for name, value in model.unknown_member.items()
-    )
-    key = model.key[0]
-    table = f"{clickhouse.DATABASE}.{model.name}"
-    return (f"INSERT INTO {table}\nSELECT\n{values}\nWHERE -1 NOT IN (SELECT {key} FROM {table})",)
-
-
-def _clickhouse_literal(value: Any, type_: str) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, bool):
-        return str(value).upper()
-    if isinstance(value, int):
-        return str(value)
-    text = "'" + str(value).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    if "DateTime64" in type_:
-        return f"toDateTime64({text.replace('+00', '')}, 6, 'UTC')"
-    return text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tallyhouse.contracts.load import PIPELINES, REPOSITORY
 from tallyhouse.models import postgres
-from tallyhouse.models.definition import COUNTS, Definition, ModelKind
+from tallyhouse.models.definition import Definition, ModelKind
 from tallyhouse.models.load import all_definitions, column_origins, source_tables
 
 SCHEMA = PIPELINES / "model.schema.json"
@@ -103,7 +103,7 @@ def page() -> str:
 
 
 def _section(model: Definition) -> Iterator[str]:
-    store = "ClickHouse" if model.kind is ModelKind.MART else "PostgreSQL and ClickHouse"
+    store = "the targets" if model.kind is ModelKind.MART else "PostgreSQL and the targets"
     yield f"## {model.name}"
     yield ""
     yield f"{model.description}. {_grain(model).capitalize()} is a row. In {store}; key: " + (
@@ -125,8 +125,8 @@ def _section(model: Definition) -> Iterator[str]:
     origins = column_origins(model.name)
     for name, column in model.columns.items():
         nullable = ", nullable" if column.nullable else ""
-        type_ = COUNTS.get(column.type, column.type)
-        yield f"| {name} | {type_}{nullable} | {', '.join(origins[name])} | {_cell(column.description)} |"
+        made_of = ", ".join(origins[name])
+        yield f"| {name} | {column.type}{nullable} | {made_of} | {_cell(column.description)} |"
 
 
 def _cell(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Publishing: one transaction into PostgreSQL, then verified swaps into ClickHouse."""
+"""Publishing: one transaction into PostgreSQL, then every target brought to what it shows."""

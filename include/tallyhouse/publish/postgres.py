@@ -25,8 +25,9 @@ from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish import staging
 from tallyhouse.publish.first_load import indexes_afterwards
-from tallyhouse.publish.limits import check_fits
-from tallyhouse.runs import lock_pipeline, may_publish, promised_tables, staging_suffix
+from tallyhouse.publish.limits import Capacity, check_fits
+from tallyhouse.publish.target import load
+from tallyhouse.runs import lock_pipeline, mark_published, may_publish, promised_tables, staging_suffix
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +108,7 @@ def publish(
                     lines += _merge_model(connection, model, staged.models.get(model))
                 store.write(connection, run_id, pipeline.name, lines)
                 check_closed(lines, run_id)
-                connection.execute(
-                    "UPDATE etl.run SET status = 'published', published_at = clock_timestamp(), "
-                    "failure = NULL, message = NULL WHERE run_id = %s",
-                    (run_id,),
-                )
+                mark_published(connection, run_id, pipeline.targets)
         except TallyhouseError:
             # Rolled back with everything else; what an operator needs to see is written again.
             with connection.transaction():
@@ -152,8 +149,10 @@ def _stage(
             staged.models[model] = f"dwh_{model}_{token}"
             _load(connection, address, lake, "dwh", model, keys, staged.models[model])
             with connection.transaction():
-                # Before anything is published: ClickHouse would refuse it when PostgreSQL shows it already.
-                check_fits(connection, "staging", staged.models[model], model=model)
+                # Before anything is published: a target would refuse it when PostgreSQL shows it already.
+                for target in pipeline.targets:
+                    capacity = Capacity.of(load(target))
+                    check_fits(connection, "staging", staged.models[model], capacity, model=model)
 
 
 def _load(

@@ -1,10 +1,12 @@
-"""Copies what the warehouse shows into ClickHouse again, for runs that ClickHouse refused or lost.
+"""Copies what the warehouse shows into targets again, for runs that one refused or lost; or compares only.
 
     make repair RUN=techmarket-20260102T020000-3f2a
-    python -m tallyhouse.publish.repair [--run RUN]
+    python -m tallyhouse.publish.repair [--run RUN] [--target NAME]
+    python -m tallyhouse.publish.repair --verify
 
 Every model of the run's pipeline is copied as PostgreSQL has it now, the marts are rebuilt and the
-two stores are compared; the run's ledger gets the lines.
+two stores are compared; the run's ledger gets the lines. `--verify` changes nothing: it compares every row of
+every model.
 """
 
 from __future__ import annotations
@@ -12,99 +14,120 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from contextlib import closing
 from typing import Any
 
-import clickhouse_connect
 import psycopg
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tallyhouse.contracts import load_pipeline
-from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.errors import TallyhouseError, first_line, in_context
 from tallyhouse.lake import Lake
-from tallyhouse.publish import clickhouse
+from tallyhouse.ledger import Line, check_closed
+from tallyhouse.publish import follow
+from tallyhouse.publish.target import LakeAccess, Place, Target, load, task
 from tallyhouse.runs import record_failure
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
-# A run of events has nothing in ClickHouse that a run publishes: its curated files are all.
 NEWEST = (
     "SELECT DISTINCT ON (pipeline) run_id, pipeline FROM etl.run WHERE status = 'published' "
-    "AND pipeline IN (SELECT pipeline FROM etl.run WHERE status = 'published' AND clickhouse_at IS NULL) "
     "ORDER BY pipeline, published_at DESC"
+)
+LACKS = (
+    "SELECT 1 FROM etl.run_target AS t JOIN etl.run AS r ON r.run_id = t.run_id "
+    "WHERE r.pipeline = %s AND t.target = %s AND t.state <> 'shown'"
 )
 
 
 def main() -> int:
-    """Repairs one run, or every pipeline that has a run which ClickHouse does not show.
+    """Repairs one run, or every pipeline that has a run which a target does not show.
 
     Returns:
         0 when the stores agree afterwards.
     """
     parser = argparse.ArgumentParser(prog="python -m tallyhouse.publish.repair", description=main.__doc__)
     parser.add_argument("--run", help="a published run; without it, all pipelines are looked at")
+    parser.add_argument("--target", help="one target; without it, all of the pipeline's")
+    parser.add_argument("--verify", action="store_true", help="compare every row, change nothing")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("tallyhouse").setLevel(logging.INFO)
+    done = 0
     try:
         settings = load_settings()
-        runs = _runs(settings, arguments.run)
-        for run_id, pipeline in runs:
-            lines = repair(settings, pipeline, run_id)
-            sys.stdout.write(
-                f"{run_id}: ClickHouse shows what the warehouse shows, {len(lines)} lines close\n"
-            )
+        for run_id, pipeline in _runs(settings, arguments.run):
+            for target in load_pipeline(pipeline).targets:
+                if arguments.target not in (None, target):
+                    continue
+                if arguments.verify or arguments.run or _lacks(settings, pipeline, target):
+                    lines = repair(settings, pipeline, run_id, target, only_compare=arguments.verify)
+                    title = load(target).title
+                    sys.stdout.write(
+                        f"{run_id}: {title} shows what the warehouse shows, {len(lines)} lines close\n"
+                    )
+                    done += 1
     except (TallyhouseError, SettingsError) as error:
         sys.stderr.write(f"repair: {error}\n")
         return 1
-    except (psycopg.OperationalError, ClickHouseError, OSError) as error:
+    except (psycopg.OperationalError, OSError) as error:
         sys.stderr.write(f"repair: {first_line(error)}. Is the stack up? `make status`\n")
         return 1
-    if not runs:
-        sys.stdout.write("nothing to repair: ClickHouse shows every published run\n")
+    if not done:
+        sys.stdout.write("nothing to repair: the targets show every published run\n")
     return 0
 
 
-def repair(settings: Settings, pipeline: str, run_id: str) -> list[Any]:
-    """Copies every model of a pipeline into ClickHouse, and compares.
+def repair(
+    settings: Settings, pipeline: str, run_id: str, target: str, *, only_compare: bool = False
+) -> list[Line]:
+    """Copies every model of a pipeline into a target, and compares.
 
     Args:
         settings: Where the stores are.
         pipeline: The pipeline.
         run_id: A published run of it, whose ledger gets the lines.
+        target: The target's name.
+        only_compare: Compare every row, and change nothing.
 
     Returns:
         The lines, all closed.
 
     Raises:
-        TallyhouseError: The warehouse holds what ClickHouse cannot, or the stores differ; kept in `etl.run`.
+        TallyhouseError: The warehouse holds what the target cannot, or the stores differ; what a repair
+            meets is kept in `etl.run_target`.
     """
-    lake = {
-        "endpoint": settings.minio_url,
-        "access_key": settings.minio_root_user,
-        "secret_key": settings.minio_root_password,
-    }
-    with clickhouse_connect.get_client(
-        host=settings.clickhouse_host,
-        port=settings.clickhouse_http_port,
-        username=settings.clickhouse_user,
-        password=settings.clickhouse_password,
-        database="dwh",
-        compress=False,
-    ) as client:
+    access = LakeAccess(settings.minio_url, settings.minio_root_user, settings.minio_root_password)
+    lake = Lake.s3(settings.lake_bucket, **vars(access))
+    contract = load_pipeline(pipeline)
+    with (
+        in_context(f"pipeline {pipeline}", run_id),
+        closing(_open(settings, target, lake, access)) as opened,
+    ):
+        if only_compare:
+            with _connect(settings) as connection:
+                lines = follow.verify(connection, target, opened, lake, contract)
+            check_closed(lines, run_id)
+            return lines
         try:
-            return clickhouse.publish(
-                lambda: _connect(settings),
-                client,
-                Lake.s3(settings.lake_bucket, **lake),
-                clickhouse.LakeAccess(**lake),
-                load_pipeline(pipeline),
-                run_id,
-                whole=True,
+            return follow.publish(
+                lambda: _connect(settings), target, opened, lake, contract, run_id, whole=True
             )
         except TallyhouseError as error:
             error.add_context(f"pipeline {pipeline}", run_id)
             with _connect(settings) as connection:
-                record_failure(connection, run_id, error.failure(clickhouse.TASK))
+                record_failure(connection, run_id, error.failure(task(target)), target)
             raise
+
+
+def _open(settings: Settings, name: str, lake: Lake, access: LakeAccess) -> Target:
+    target = load(name)
+    try:
+        return target.open(Place.of(settings, name), lake, access)
+    except target.errors as error:
+        raise TallyhouseError(
+            f"{target.title} does not answer ({first_line(error)})",
+            remedy="Is the stack up? `make status`",
+            transient=True,
+        ) from error
 
 
 def _runs(settings: Settings, named: str | None) -> list[tuple[str, str]]:
@@ -121,6 +144,11 @@ def _runs(settings: Settings, named: str | None) -> list[tuple[str, str]]:
             remedy="`make ledger` lists the last runs",
         )
     return found
+
+
+def _lacks(settings: Settings, pipeline: str, target: str) -> bool:
+    with _connect(settings) as connection:
+        return connection.execute(LACKS, (pipeline, target)).fetchone() is not None
 
 
 def _connect(settings: Settings) -> psycopg.Connection[Any]:

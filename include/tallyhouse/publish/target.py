@@ -11,17 +11,19 @@ from typing import Any, ClassVar, Protocol, Self
 
 import pyarrow as pa
 import yaml
+from sqlalchemy import URL
 
 from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import first_line
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition
+from tallyhouse.models.drift import Change
 from tallyhouse.publish import targets
 from tallyhouse.settings import ROOT, Settings
 
 Rows = Callable[[str], Iterator[pa.RecordBatch]]
 """All rows that the warehouse has of a model, but for those that the target cannot hold."""
-Groups = list[Sequence[Any]]
+Groups = Sequence[Sequence[Any]]
 """Per group: its value, then numbers, as text."""
 
 
@@ -78,6 +80,21 @@ class RowsRefusedError(Exception):
         self.model = model
 
 
+@dataclass(frozen=True)
+class Migrations:
+    """How a target is reached for its migrations, which are in `sql/<target>/migrations`.
+
+    Attributes:
+        url: Its address for SQLAlchemy, whose dialect Alembic knows.
+        schema: Where its tables are, and Alembic's own.
+        create: The statement that makes that.
+    """
+
+    url: Callable[[Place], URL]
+    schema: str
+    create: str
+
+
 class Target(Protocol):
     """A store that shows published runs; `follow` brings it to what the warehouse shows.
 
@@ -88,6 +105,7 @@ class Target(Protocol):
             name of the type. A type that is not named here holds whatever PostgreSQL does.
         decimals: Digits of its longest decimal.
         errors: What its driver raises when the server, or the file, fails.
+        migrations: How they reach it; None where it makes its tables itself.
     """
 
     title: ClassVar[str]
@@ -95,6 +113,7 @@ class Target(Protocol):
     ranges: ClassVar[Mapping[str, tuple[str, str, str]]]
     decimals: ClassVar[int]
     errors: ClassVar[tuple[type[Exception], ...]]
+    migrations: ClassVar[Migrations | None]
 
     @classmethod
     def open(cls, place: Place, lake: Lake, access: LakeAccess) -> Self:
@@ -105,6 +124,10 @@ class Target(Protocol):
 
     def prepare(self, rows: Rows) -> None:
         """Makes what is missing of its tables, unless migrations do; may read rows of the warehouse."""
+
+    def changes(self) -> list[Change]:
+        """How its tables differ from the definitions; none where it makes them itself."""
+        return []
 
     def shown_runs(self) -> set[str]:
         """The runs that it shows."""
@@ -156,6 +179,11 @@ def load(name: str) -> type[Target]:
         raise ValueError(f"TARGETS names {name!r}; there are: {', '.join(known())}")
     found: type[Target] = import_module(f"{targets.__name__}.{name}").Target
     return found
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What the drivers of all targets raise."""
+    return tuple(error for name in known() for error in load(name).errors)
 
 
 def conn_id(name: str) -> str:

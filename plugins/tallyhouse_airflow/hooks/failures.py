@@ -11,13 +11,12 @@ from adbc_driver_manager import Error as AdbcError
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from tallyhouse.errors import TallyhouseError, first_line, in_context
 
 # What the drivers raise when a server goes away in the middle of something.
 SERVER_ERRORS = (
-    *(psycopg.Error, AdbcError, ClickHouseError, pa.ArrowException, OSError),
+    *(psycopg.Error, AdbcError, pa.ArrowException, OSError),
     *(BotoCoreError, ClientError),
 )
 

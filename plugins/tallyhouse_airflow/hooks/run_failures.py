@@ -23,6 +23,7 @@ class TaskOfARun(Protocol):
 
     run_id: str
     dwh_conn_id: str
+    target: str | None
 
     @property
     def about(self) -> str:
@@ -72,7 +73,7 @@ def _keep(operator: TaskOfARun, task: str, error: TallyhouseError) -> None:
     error.add_context(operator.about, operator.run_id)
     try:
         with CheckedPostgresHook(postgres_conn_id=operator.dwh_conn_id).connect() as connection:
-            record_failure(connection, operator.run_id, error.failure(task))
+            record_failure(connection, operator.run_id, error.failure(task), operator.target)
     except (TallyhouseError, *SERVER_ERRORS) as unkept:
         # The first error counts, and it is raised on.
         log.warning("etl.run does not know why this failed: %s", first_line(unkept))

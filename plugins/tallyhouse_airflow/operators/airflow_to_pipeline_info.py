@@ -180,7 +180,7 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         start = datetime.fromisoformat(run["start_date"] or run["end_date"])
         with connection.transaction():
             ours = connection.execute(
-                "SELECT run_id, status, started_at, clickhouse_at, pipeline, failure FROM etl.run "
+                "SELECT run_id, status, started_at, shown_at, pipeline, failure FROM etl.run_state "
                 "WHERE dag_id = %s AND dag_run_id = %s ORDER BY started_at DESC LIMIT 1",
                 (run["dag_id"], run["dag_run_id"]),
             ).fetchone()
@@ -188,8 +188,8 @@ class AirflowToPipelineInfoOperator(BaseOperator):
         if ours and run["start_date"] == run["logical_date"]:
             start = ours[2]  # `airflow dags test` records the logical date as the start
         rows = {
-            hop.value: int(sum(line.left for line in lines if line.hop is hop and line.measure == ROWS))
-            for hop in Hop
+            str(hop): int(sum(line.left for line in lines if line.hop == hop and line.measure == ROWS))
+            for hop in dict.fromkeys((*Hop, *(line.hop for line in lines)))
         }
         return {
             "pipeline_name": run["dag_id"],
@@ -302,7 +302,7 @@ def _line(line: Line) -> dict[str, Any]:
     """A line of the ledger for the service; numbers as text, since JSON's are not exact."""
     return {
         "table": line.table,
-        "hop": line.hop.value,
+        "hop": str(line.hop),
         "measure": line.measure,
         "left": str(line.left),
         "right": str(line.right),

@@ -30,6 +30,8 @@ class RunOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("run_id",)
+    target: str | None = None
+    """The target that the task is about, where it is about one: it alone fails with the task."""
 
     def __init__(
         self, *, run_id: str, lake_conn_id: str = "s3_lake", dwh_conn_id: str = "pg_dwh", **kwargs: Any

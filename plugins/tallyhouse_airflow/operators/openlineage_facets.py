@@ -20,7 +20,6 @@ class LineageMixin:
 
     lake_conn_id: str
     dwh_conn_id: str
-    clickhouse_conn_id: str | None = None
 
     def reads_and_writes(self, stores: Stores) -> TaskLineage:
         """What the task reads and writes."""
@@ -36,13 +35,10 @@ class LineageMixin:
 
     def _stores(self) -> Stores:
         lake, warehouse = (BaseHook.get_connection(name) for name in (self.lake_conn_id, self.dwh_conn_id))
-        shown = BaseHook.get_connection(self.clickhouse_conn_id) if self.clickhouse_conn_id else None
         return Stores(
             lake=f"s3://{lake.extra_dejson.get('bucket', '')}",
             warehouse=f"postgres://{warehouse.host}:{warehouse.port or 5432}",
             warehouse_db=warehouse.schema or "",
-            clickhouse=f"clickhouse://{shown.host}:{shown.port or 8123}" if shown else "",
-            clickhouse_db=(shown.schema or "default") if shown else "",
         )
 
 

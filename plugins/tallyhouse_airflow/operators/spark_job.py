@@ -177,7 +177,7 @@ class CheckBatchOperator(SparkJobOperator):
 class TransformBatchOperator(SparkJobOperator):
     """Turns a run's raw batches into accepted rows and increments, on Spark.
 
-    A published run is left as it is: ClickHouse may still have to read its increments, and what they
+    A published run is left as it is: a target may still have to read its increments, and what they
     were built on is no longer there. See `SparkJobOperator` for the parameters.
     """
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from airflow.sdk import Param, TaskGroup
 
 from tallyhouse.contracts.load import outline
+from tallyhouse.settings import TargetsSetting
 from tallyhouse_airflow.operators.extraction import ExtractionOperator
-from tallyhouse_airflow.operators.lake_to_clickhouse import LakeToClickHouseOperator
 from tallyhouse_airflow.operators.lake_to_postgres import LakeToPostgresOperator
 from tallyhouse_airflow.operators.mysql_to_lake import MySqlToLakeOperator
 from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
 from tallyhouse_airflow.operators.run import CloseRunOperator, OpenRunOperator
 from tallyhouse_airflow.operators.spark_job import CheckBatchOperator, TransformBatchOperator
+from tallyhouse_airflow.operators.warehouse_to_target import WarehouseToTargetOperator
 from tallyhouse_airflow.task_groups.published import published
 
 EXTRACTIONS: dict[str, type[ExtractionOperator]] = {
@@ -63,12 +64,9 @@ def nightly(pipeline: str) -> None:
         warehouse = LakeToPostgresOperator(
             task_id="warehouse", outlets=published(pipeline, "warehouse/ods", "warehouse/star-schema"), **run
         )
-        clickhouse = LakeToClickHouseOperator(
-            task_id="clickhouse",
-            outlets=published(pipeline, "clickhouse/star-schema", "clickhouse/marts"),
-            **run,
-        )
-        warehouse >> clickhouse
+        for target in TargetsSetting().names:
+            outlets = published(pipeline, f"{target}/star-schema", f"{target}/marts")
+            warehouse >> WarehouseToTargetOperator(task_id=target, target=target, outlets=outlets, **run)
     # Not tied to open_run as its setup: clearing any task would then clear open_run too, and give the
     # tasks after it another run in the middle of a run.
     close_run = CloseRunOperator(task_id="close_run", run_id=open_run.output).as_teardown()

@@ -1,8 +1,7 @@
 """A DuckDB file with the star schema and the marts, for a laptop: `TARGETS=clickhouse,duckdb`.
 
-The connection's host is the file. It is opened only while something is brought in, so that anyone may read it
-otherwise. A run comes in by one transaction, marts included. Tables are made from the definitions; where they
-are not as those say, all are made anew, empty, and filled again as a lost file is.
+The connection's host is the file. It is open only while runs are brought in, by one transaction a run. Its
+tables are made from the definitions; where they are not as those say, all are made anew and filled again.
 """
 
 from __future__ import annotations
@@ -21,25 +20,22 @@ from sqlglot import exp
 from tallyhouse.contracts import Kind, PipelineContract
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, ModelKind, all_definitions, definition
-from tallyhouse.models.clickhouse import totals
 from tallyhouse.models.definition import COUNTS, ModelColumn
+from tallyhouse.models.mart_totals import totals
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish import sql as statements
+from tallyhouse.publish import target
 from tallyhouse.publish.target import Groups, LakeAccess, Place, Rows, RowsRefusedError
 from tallyhouse.settings import ROOT
 
 _TYPES = {
-    Kind.BOOLEAN: "BOOLEAN",
-    Kind.SMALLINT: "SMALLINT",
-    Kind.INTEGER: "INTEGER",
-    Kind.BIGINT: "BIGINT",
-    Kind.DATE: "DATE",
+    **{kind: kind.name for kind in (Kind.BOOLEAN, Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT)},
+    **{Kind.DATE: "DATE", Kind.DOUBLE: "DOUBLE", Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE"},
     Kind.BINARY: "BLOB",
-    Kind.DOUBLE: "DOUBLE",
-    Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
 }
 # What the marts' SQL uses of ClickHouse's functions and sqlglot does not translate.
 _MACROS = """
+    CREATE OR REPLACE TEMP MACRO toString(x) AS x::VARCHAR;
     CREATE OR REPLACE TEMP MACRO assumeNotNull(x) AS x;
     CREATE OR REPLACE TEMP MACRO uniqExact(x) AS count(DISTINCT x);
     CREATE OR REPLACE TEMP MACRO uniqExactIf(x, c) AS count(DISTINCT x) FILTER (WHERE c);
@@ -48,14 +44,15 @@ _MACROS = """
 _RUNS = "CREATE TABLE dwh.etl_run (run_id VARCHAR PRIMARY KEY, pipeline VARCHAR, applied_at TIMESTAMPTZ)"
 
 
-class Target:
-    """See `tallyhouse.publish.target.Target`."""
+class Target(target.Target):
+    """See `tallyhouse.publish.target.Target`; its marts are built in the transaction of the models."""
 
     title = "DuckDB"
     exclusive = True  # a file has one writer
     ranges: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
     decimals = 38
     errors = (duckdb.Error,)
+    migrations = None
 
     def __init__(self, file: Path, lake: Lake) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -82,18 +79,17 @@ class Target:
         if wanted == set(found):
             return
         with self._transaction():
-            self._db.execute("DROP SCHEMA IF EXISTS dwh CASCADE; CREATE SCHEMA dwh")
-            self._db.execute(_RUNS)
+            self._db.execute(f"DROP SCHEMA IF EXISTS dwh CASCADE; CREATE SCHEMA dwh; {_RUNS}")
             for model in all_definitions():
                 self._db.execute(create(model))
                 if model.kind is ModelKind.CALENDAR:
-                    self._db.register("calendar", pa.Table.from_batches(rows(model.name)))
-                    self._db.execute(f'INSERT INTO dwh."{model.name}" BY NAME SELECT * FROM calendar')
-                    self._db.unregister("calendar")
+                    self._db.register("aside", pa.Table.from_batches(rows(model.name)))
+                    self._db.execute(f'INSERT INTO dwh."{model.name}" BY NAME SELECT * FROM aside')
                 elif model.kind is ModelKind.DIMENSION:
-                    member = model.unknown_member
-                    marks = ", ".join("?" * len(member))
-                    self._db.execute(f'INSERT INTO dwh."{model.name}" VALUES ({marks})', [*member.values()])
+                    values = list(model.unknown_member.values())
+                    self._db.execute(
+                        f'INSERT INTO dwh."{model.name}" VALUES ({", ".join("?" * len(values))})', values
+                    )
 
     def shown_runs(self) -> set[str]:
         """The runs of `etl_run`."""
@@ -104,9 +100,8 @@ class Target:
         with self._transaction():
             for model in models:
                 key = definition(model).key[0]
-                self._replace(
-                    model, f"increment/{model}/run={run_id}", f'"{key}" IN (SELECT "{key}" FROM aside)'
-                )
+                those = f'"{key}" IN (SELECT "{key}" FROM aside)'
+                self._replace(model, f"increment/{model}/run={run_id}", those)
             self._finish(pipeline, [run_id])
 
     def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
@@ -115,9 +110,6 @@ class Target:
             for model in pipeline.models:
                 self._replace(model, folders.get(model), "true")
             self._finish(pipeline, runs)
-
-    def build_marts(self, pipeline: PipelineContract) -> None:
-        """Nothing: they are built in the transaction of the models."""
 
     def totals(self, model: Definition) -> Groups:
         """Sums of DECIMAL and integers, which are exact."""
@@ -137,29 +129,29 @@ class Target:
         """By EXCEPT, both ways; a row that stands twice counts twice."""
         names = _names(model.name)
         mine, theirs = f'SELECT {names} FROM dwh."{model.name}"', f"SELECT {names} FROM aside"
-        with self._aside(folder):
-            row = self._db.execute(
-                f"SELECT (SELECT count(*) FROM ({mine} EXCEPT ALL {theirs})) + "
-                f"(SELECT count(*) FROM ({theirs} EXCEPT ALL {mine}))"
-            ).fetchone()
-        return int(row[0]) if row else 0
+        self._register(folder)
+        ((rows,),) = self._db.execute(
+            f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {mine}))"
+        ).fetchall()
+        return int(rows)
 
     def _finish(self, pipeline: PipelineContract, runs: Iterable[str]) -> None:
         for mart in pipeline.marts:
-            query = statements.render(f"clickhouse/models/{mart}/build.sql", staging=mart)
-            self._db.execute(f'DELETE FROM dwh."{mart}"')
-            self._db.execute(f'INSERT INTO dwh."{mart}" {translated(query)}')
+            query = translated(statements.render(f"clickhouse/models/{mart}/build.sql", staging=mart))
+            self._db.execute(f'DELETE FROM dwh."{mart}"; INSERT INTO dwh."{mart}" {query}')
         for run_id in runs:
-            self._db.execute(
-                "INSERT INTO dwh.etl_run VALUES (?, ?, now()) ON CONFLICT DO NOTHING", [run_id, pipeline.name]
-            )
+            self._db.execute("INSERT INTO dwh.etl_run VALUES (?, ?, now())", [run_id, pipeline.name])
 
     def _replace(self, model: str, folder: str | None, which: str) -> None:
         """Puts the rows below a prefix, if there is one, in the place of those that are there."""
-        with self._aside(folder), _naming(model):
+        if folder:
+            self._register(folder)
+        try:
             self._db.execute(f'DELETE FROM dwh."{model}" WHERE {which}')
-            if folder is not None:
+            if folder:
                 self._db.execute(f'INSERT INTO dwh."{model}" BY NAME SELECT {_names(model)} FROM aside')
+        except (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError) as error:
+            raise RowsRefusedError(model, error) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -171,16 +163,10 @@ class Target:
             raise
         self._db.commit()
 
-    @contextmanager
-    def _aside(self, folder: str | None) -> Iterator[None]:
+    def _register(self, folder: str) -> None:
         """The Parquet objects below a prefix as the view `aside`, read in place by Arrow."""
-        found = self._lake.keys(folder) if folder else []
-        keys = [self._lake.path(key) for key in found if key.endswith(".parquet")]
+        keys = [self._lake.path(key) for key in self._lake.keys(folder) if key.endswith(".parquet")]
         self._db.register("aside", ds.dataset(keys, filesystem=self._lake.filesystem, format="parquet"))
-        try:
-            yield
-        finally:
-            self._db.unregister("aside")
 
 
 def type_of(column: ModelColumn) -> str:
@@ -188,38 +174,25 @@ def type_of(column: ModelColumn) -> str:
     if column.type in COUNTS:
         return column.type.upper()
     parsed = column.column_type
-    if parsed.kind is Kind.DECIMAL:
-        return f"DECIMAL({parsed.precision},{parsed.scale})"
-    return _TYPES.get(parsed.kind, "VARCHAR")
+    decimal = f"DECIMAL({parsed.precision},{parsed.scale})"
+    return decimal if parsed.kind is Kind.DECIMAL else _TYPES.get(parsed.kind, "VARCHAR")
 
 
 def create(model: Definition) -> str:
     """The statement that makes a model's or mart's table."""
-    columns = (
-        f'"{name}" {type_of(column)}{"" if column.nullable else " NOT NULL"}'
-        for name, column in model.columns.items()
-    )
+    columns = (f'"{n}" {type_of(c)}{"" if c.nullable else " NOT NULL"}' for n, c in model.columns.items())
     return f'CREATE TABLE dwh."{model.name}" ({", ".join(columns)})'
 
 
 def translated(query: str) -> str:
     """A query over the star schema in ClickHouse's SQL as one in DuckDB's; of an INSERT, what it inserts."""
-    select: Any = sqlglot.parse_one(query, dialect="clickhouse")
-    select = select.expression if isinstance(select, exp.Insert) else select
+    select: Any = sqlglot.parse_one(query, dialect="clickhouse").find(exp.Select)
     for part in select.find_all(exp.Select):
         part.set("settings", None)
         if part.args.get("group"):
             # ClickHouse groups by the aliases of the list, DuckDB by columns of the same name before them.
             part.set("group", exp.Group(all=True))
     return str(select.sql(dialect="duckdb", comments=False))
-
-
-@contextmanager
-def _naming(model: str) -> Iterator[None]:
-    try:
-        yield
-    except (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError) as error:
-        raise RowsRefusedError(model, error) from error
 
 
 def _names(model: str) -> str:

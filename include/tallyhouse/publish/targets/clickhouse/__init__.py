@@ -14,17 +14,27 @@ import clickhouse_connect
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from sqlalchemy import URL
 
 from tallyhouse.contracts import PipelineContract
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, definition
-from tallyhouse.models.clickhouse import totals
+from tallyhouse.models.drift import Change
+from tallyhouse.models.mart_totals import totals
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish import sql as statements
-from tallyhouse.publish.target import Groups, LakeAccess, Place, Rows, RowsRefusedError
+from tallyhouse.publish import target
+from tallyhouse.publish.target import Groups, LakeAccess, Migrations, Place, RowsRefusedError
+from tallyhouse.publish.targets.clickhouse import tables
 
 
-class Target:
+def _url(place: Place) -> URL:
+    import clickhouse_connect.cc_sqlalchemy.alembic  # noqa: F401, PLC0415 - makes its dialect known to Alembic
+
+    return URL.create("clickhousedb", place.user, place.password, place.host, place.port, "default")
+
+
+class Target(target.Target):
     """See `tallyhouse.publish.target.Target`.
 
     Args:
@@ -49,6 +59,7 @@ class Target:
     }
     decimals = 76
     errors = (ClickHouseError,)
+    migrations = Migrations(_url, tables.DATABASE, f"CREATE DATABASE IF NOT EXISTS {tables.DATABASE}")
 
     def __init__(self, client: Client, lake: Lake, access: LakeAccess) -> None:
         self.client = client
@@ -74,8 +85,9 @@ class Target:
         """Disconnects."""
         self.client.close()
 
-    def prepare(self, rows: Rows) -> None:
-        """Nothing: the migrations make the tables."""
+    def changes(self) -> list[Change]:
+        """What a migration has to change."""
+        return tables.changes(self.client)
 
     def shown_runs(self) -> set[str]:
         """The runs of `etl_run`."""

@@ -1,0 +1,349 @@
+"""Brings a target to what the warehouse shows: runs applied or models copied, marts built, all compared.
+
+A target keeps itself which runs it shows. Every published run of the pipeline that is missing there is
+applied, oldest first, so a run that died between the two stores is finished by the next one, and a target
+that was emptied is filled again from the lake. Publishes of one pipeline into one target wait for one
+another.
+
+A run that a target refuses, or whose increments are gone, is marked in `etl.run_target` and holds up no
+other, nor another target. Its increments may no longer be applied once those of a later run are, so what it
+changed is taken from the warehouse: every model is copied as it stands there now.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from tallyhouse.contracts import PipelineContract
+from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.to_raw import write_parts
+from tallyhouse.lake import Lake
+from tallyhouse.ledger import ROWS, Line, check_closed, mart_in, shown_in, store
+from tallyhouse.models import definition
+from tallyhouse.models.definition import Totals
+from tallyhouse.models.postgres import NO_GROUP
+from tallyhouse.publish.limits import Capacity, check_fits
+from tallyhouse.publish.staging import table_schema
+from tallyhouse.publish.target import Groups, RowsRefusedError, Target, task
+from tallyhouse.runs import mark_shown, published_runs, record_failure
+
+log = logging.getLogger(__name__)
+
+COPY_ROWS = 20_000
+DIFFERING = "rows that differ"
+
+
+def publish(
+    connect: Callable[[], psycopg.Connection[Any]],
+    name: str,
+    target: Target,
+    lake: Lake,
+    pipeline: PipelineContract,
+    run_id: str,
+    *,
+    whole: bool = False,
+) -> list[Line]:
+    """Brings a target to what the warehouse shows, and proves it.
+
+    Args:
+        connect: Opens a connection to the warehouse.
+        name: The target's, such as `clickhouse`.
+        target: The target.
+        lake: Where the increments are.
+        pipeline: What the run carries.
+        run_id: The run whose ledger gets the lines.
+        whole: Copy every model from the warehouse, whatever the target shows.
+
+    Returns:
+        The lines of the hops from PostgreSQL to the target, and from its models to its marts.
+
+    Raises:
+        TallyhouseError: The run is not published, the warehouse holds what the target cannot, the target
+            fails, or the ledger does not close.
+    """
+    try:
+        with connect() as connection:
+            return _publish(connection, name, target, lake, pipeline, run_id, whole=whole)
+    except target.errors as error:
+        raise TallyhouseError(
+            f"{target.title} failed ({type(error).__name__}: {first_line(error)})",
+            remedy="Nothing was half-published; see `make status`, then clear the task",
+            transient=True,
+        ) from error
+
+
+def _publish(
+    connection: psycopg.Connection[Any],
+    name: str,
+    target: Target,
+    lake: Lake,
+    pipeline: PipelineContract,
+    run_id: str,
+    *,
+    whole: bool,
+) -> list[Line]:
+    capacity = Capacity.of(target)
+    _lock(connection, name if target.exclusive else f"{name} {pipeline.name}")
+    published = published_runs(connection, pipeline.name, name)
+    if run_id not in published:
+        raise TallyhouseError(
+            "the warehouse does not show this run",
+            remedy="Publish it into PostgreSQL first; clear that task",
+        )
+    target.prepare(lambda model: _rows(connection, capacity, model))
+    shown = target.shown_runs()
+    # Of two runs, the older one's increments would put its rows in the place of newer ones.
+    last = max((number for number, run in enumerate(published) if run in shown), default=-1)
+    left = [run for run in published[: last + 1] if run not in shown]
+    for missing in published[last + 1 :]:
+        if (refusal := _apply(name, target, lake, pipeline, missing)) is not None:
+            left.append(missing)
+            log.error("%s", refusal)
+            record_failure(connection, missing, refusal.failure(task(name)), target=name)
+    not_copied = None
+    if left or whole:
+        not_copied = _copy(connection, name, target, lake, pipeline, run_id, left)
+    target.build_marts(pipeline)
+    lines = [line for model in pipeline.models for line in _compare(connection, name, target, model)]
+    lines += [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+    with connection.transaction():
+        store.write(connection, run_id, pipeline.name, lines)
+    if not_copied is not None:
+        raise not_copied
+    if left or whole:
+        # Says which rows and why, where the ledger would only say how many.
+        with connection.transaction():
+            for model in pipeline.models:
+                check_fits(connection, "dwh", model, capacity, model=model)
+    check_closed(lines, run_id)
+    shown = target.shown_runs()
+    mark_shown(connection, name, [run for run in published if run in shown])
+    return lines
+
+
+def verify(
+    connection: psycopg.Connection[Any], name: str, target: Target, lake: Lake, pipeline: PipelineContract
+) -> list[Line]:
+    """Compares every row of every model with the warehouse, and the marts with the models.
+
+    It costs what the tables hold, so no run does it.
+
+    Returns:
+        Lines of the ledger, which are not written.
+    """
+    _lock(connection, name if target.exclusive else f"{name} {pipeline.name}")
+    target.prepare(lambda model: _rows(connection, Capacity.of(target), model))
+    lines = []
+    for model in pipeline.models:
+        with _aside(connection, target, lake, [model], f"verify/{name}") as folders:
+            differing = target.differing(definition(model), folders[model]) if folders else 0
+        lines += _compare(connection, name, target, model)
+        lines.append(Line(model, shown_in(name), DIFFERING, Decimal(0), Decimal(differing)))
+    return lines + [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+
+
+def _lock(connection: psycopg.Connection[Any], what: str) -> None:
+    """Waits until no other publish fills the same tables; held until disconnected."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"tallyhouse {what}",))
+
+
+def _apply(
+    name: str, target: Target, lake: Lake, pipeline: PipelineContract, run_id: str
+) -> TallyhouseError | None:
+    """Applies a run's increments.
+
+    Returns:
+        Why the run could not be applied; None when it was.
+    """
+    try:
+        with _refusals(target, run_id, name):
+            target.apply(pipeline, run_id, _increments(lake, pipeline, run_id))
+    except TallyhouseError as error:
+        error.add_context(f"pipeline {pipeline.name}", run_id)
+        return error
+    log.info("run %s is in %s", run_id, target.title)
+    return None
+
+
+@contextmanager
+def _refusals(target: Target, run_id: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except RowsRefusedError as error:
+        raise TallyhouseError(
+            f"{target.title} refused its rows ({error})",
+            remedy="Fix what it names; the next run then copies the models from the warehouse, and so "
+            f"does `make repair RUN={run_id}`",
+            table=error.model,
+            rule=f"{target.title} takes the rows",
+        ) from error
+
+
+def _copy(
+    connection: psycopg.Connection[Any],
+    name: str,
+    target: Target,
+    lake: Lake,
+    pipeline: PipelineContract,
+    run_id: str,
+    left: list[str],
+) -> TallyhouseError | None:
+    """Copies every model as the warehouse has it, but for rows that the target cannot hold.
+
+    Those are missing in the ledger then, by number, until the source is fixed.
+
+    Returns:
+        What the target said of the first model that it refused.
+    """
+    try:
+        with (
+            _aside(connection, target, lake, pipeline.models, f"repair/{name}") as folders,
+            _refusals(target, run_id, name),
+        ):
+            target.copy(pipeline, left, folders)
+    except TallyhouseError as error:
+        error.add_context(f"pipeline {pipeline.name}", run_id)
+        log.error("%s", error)
+        return error
+    return None
+
+
+@contextmanager
+def _aside(
+    connection: psycopg.Connection[Any], target: Target, lake: Lake, models: Sequence[str], prefix: str
+) -> Iterator[dict[str, str]]:
+    """The warehouse's rows of models as Parquet of the lake, for as long as the block runs.
+
+    Yields:
+        By model, the prefix below which they are; models without rows are left out.
+    """
+    capacity = Capacity.of(target)
+    folders = {model: f"{prefix}/{model}" for model in models}
+    found = {}
+    try:
+        for model, folder in folders.items():
+            _clear(lake, folder)
+            with connection.transaction():
+                schema = table_schema(connection, "dwh", model)
+                parts = list(write_parts(_rows(connection, capacity, model), lake, folder, schema))
+            if parts:
+                found[model] = folder
+            log.info("%s: %s rows of the warehouse", model, sum(part.rows for part in parts))
+        yield found
+    finally:
+        for folder in folders.values():
+            _clear(lake, folder)
+
+
+def _clear(lake: Lake, folder: str) -> None:
+    for key in lake.keys(folder):
+        lake.filesystem.delete_file(lake.path(key))
+
+
+def _rows(connection: psycopg.Connection[Any], capacity: Capacity, model: str) -> Iterator[pa.RecordBatch]:
+    with connection.transaction():
+        schema = table_schema(connection, "dwh", model)
+        limits = capacity.limits_of(connection, "dwh", model)
+        # CHAR(n) comes padded; as text it does not.
+        names = sql.SQL(", ").join(
+            sql.SQL("t.{}::text" if pa.types.is_string(field.type) else "t.{}").format(
+                sql.Identifier(field.name)
+            )
+            for field in schema
+        )
+        with connection.cursor(name=f"copy_{model}") as cursor:
+            cursor.execute(
+                sql.SQL("SELECT {} FROM dwh.{} AS t WHERE NOT {}").format(
+                    names, sql.Identifier(model), capacity.outside(limits)
+                )
+            )
+            while rows := cursor.fetchmany(COPY_ROWS):
+                columns = zip(*rows, strict=True)
+                arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _increments(lake: Lake, pipeline: PipelineContract, run_id: str) -> list[str]:
+    """The models that a run changed; the lake must still hold every row that the transform reported."""
+    remedy = "Nothing is lost: the models are copied from the warehouse instead"
+    key = f"report/{pipeline.name}/run={run_id}/transform.json"
+    try:
+        reported = lake.read_json(key)["models"]
+    except FileNotFoundError as error:
+        raise TallyhouseError(f"{key} is gone from the lake", remedy=remedy) from error
+    for model in pipeline.models:
+        keys = lake.keys(f"increment/{model}/run={run_id}")
+        found = sum(lake.row_count(key) for key in keys if key.endswith(".parquet"))
+        if found != reported[model]:
+            raise TallyhouseError(
+                f"the transform reported {reported[model]} rows, the lake holds {found} of them",
+                remedy=remedy,
+                table=model,
+            )
+    return [model for model in pipeline.models if reported[model]]
+
+
+def _compare(connection: psycopg.Connection[Any], name: str, target: Target, model: str) -> list[Line]:
+    """Rows, and the sum of every measure, by currency where the definition says so."""
+    measures = definition(model).measures
+    names = list(measures.sum) if measures else []
+    by = measures.by if measures else None
+    sums = [sql.SQL("coalesce(sum({}), 0)::text").format(sql.Identifier(name)) for name in names]
+    group: sql.Composable = sql.SQL("''")
+    if by:
+        group = sql.SQL("coalesce({}::text, {})").format(sql.Identifier(by), NO_GROUP)
+    with connection.transaction():
+        left = connection.execute(
+            sql.SQL("SELECT {} FROM dwh.{} GROUP BY 1").format(
+                sql.SQL(", ").join([group, sql.SQL("count(*)::text"), *sums]), sql.Identifier(model)
+            )
+        ).fetchall()
+    here, there = _totals(left, names), _totals(target.totals(definition(model)), names)
+    return _lines(model, shown_in(name), {ROWS: Decimal(0)} | here, there)
+
+
+def _totals(groups: Iterable[Sequence[str]], measures: list[str]) -> dict[str, Decimal]:
+    """What was counted and summed, by the measure's name in the ledger: `rows`, `sum(amount) UAH`."""
+    totals = {ROWS: Decimal(0)}
+    for group, rows, *sums in groups:
+        totals[ROWS] += Decimal(rows)
+        for name, value in zip(measures, sums, strict=True):
+            totals[f"sum({name}) {group}".rstrip()] = Decimal(value)
+    return totals
+
+
+def check_mart(name: str, target: Target, mart: str) -> list[Line]:
+    """The sums of a mart against those of the model that it adds up, as its definition says."""
+    defined = definition(mart)
+    if defined.totals is None:
+        return []
+    here, there = (_mart_totals(defined.totals, rows) for rows in target.mart_totals(defined))
+    return _lines(mart, mart_in(name), here, there)
+
+
+def _lines(table: str, hop: str, here: dict[str, Decimal], there: dict[str, Decimal]) -> list[Line]:
+    return [
+        Line(table, hop, name, here.get(name, Decimal(0)), there.get(name, Decimal(0)))
+        for name in dict.fromkeys([*here, *there])
+    ]
+
+
+def _mart_totals(said: Totals, rows: Groups) -> dict[str, Decimal]:
+    """By the measure's name in the ledger: `rows`, `revenue UAH`."""
+    found: dict[str, Decimal] = {ROWS: Decimal(0)} if said.rows else {}
+    for row in rows:
+        values = [Decimal(value) for value in row[len(said.by) :]]
+        if said.rows:
+            found[ROWS] += values.pop(0)
+        group = " ".join(row[: len(said.by)])
+        found |= {f"{name} {group}".rstrip(): value for name, value in zip(said.sums, values, strict=True)}
+    return found
