@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.check import go_tool
+from scripts.tools import go_tool
 from tallyhouse.contracts import load_pipeline
 from tallyhouse.contracts.load import PIPELINES
 from tallyhouse.settings import ROOT

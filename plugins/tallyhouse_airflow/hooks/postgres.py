@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import psycopg
@@ -26,10 +26,10 @@ class CheckedPostgresHook(PostgresHook):
         conn_id = str(self.get_conn_id())
         find_connection(conn_id)
         try:
-            connection: psycopg.Connection[Any] = self.get_conn()
+            # The provider's type is what psycopg 2 and 3 have in common; the connection is psycopg 3's.
+            return cast("psycopg.Connection[Any]", self.get_conn())
         except psycopg.OperationalError as error:
             raise refused(conn_id, error) from error
-        return connection
 
     def address(self) -> str:
         """A libpq URI, for the ADBC driver; it holds the password, so it must not be logged."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 
@@ -15,7 +15,7 @@ from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
 from tallyhouse_airflow.hooks.run_failures import kept_errors
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
 
 class RunOperator(BaseOperator):
@@ -34,10 +34,15 @@ class RunOperator(BaseOperator):
     """The target that the task is about, where it is about one: it alone fails with the task."""
 
     def __init__(
-        self, *, run_id: str, lake_conn_id: str = "s3_lake", dwh_conn_id: str = "pg_dwh", **kwargs: Any
+        self,
+        *,
+        run_id: str | XComArg,
+        lake_conn_id: str = "s3_lake",
+        dwh_conn_id: str = "pg_dwh",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.run_id = run_id
+        self.run_id = cast(str, run_id)  # what `open_run` returned, once Airflow has rendered it
         self.lake_conn_id = lake_conn_id
         self.dwh_conn_id = dwh_conn_id
 

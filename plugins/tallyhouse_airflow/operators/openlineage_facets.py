@@ -25,11 +25,11 @@ class LineageMixin:
         """What the task reads and writes."""
         raise NotImplementedError
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Called when the task succeeded."""
         return as_openlineage(self.reads_and_writes(self._stores()))
 
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Called when the task failed."""
         return as_openlineage(TaskLineage(inputs=self.reads_and_writes(self._stores()).inputs))
 
@@ -42,7 +42,7 @@ class LineageMixin:
         )
 
 
-def as_openlineage(task: TaskLineage) -> OperatorLineage:
+def as_openlineage(task: TaskLineage) -> OperatorLineage[Any, Any]:
     """What a task reads and writes, in the classes of the OpenLineage provider."""
     # They take a while to import, and are needed only when a task has ended.
     from airflow.providers.openlineage.extractors import OperatorLineage  # noqa: PLC0415

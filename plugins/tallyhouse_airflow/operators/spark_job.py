@@ -80,7 +80,8 @@ class SparkJobOperator(LineageMixin, PipelineOperator, SparkSubmitOperator):
             batches = find_manifests(lake, self.run_id, self.contract.tables)
             raw_bytes = sum(part.bytes for batch in batches for part in batch.parts)
             local = local_conf(raw_bytes, Machine.here())
-        return local | connection.extra_dejson.get("conf", {})
+        conf: dict[str, str] = connection.extra_dejson.get("conf", {})
+        return local | conf
 
     def _get_hook(self) -> SparkSubmitHook:
         lake = self.lake_hook

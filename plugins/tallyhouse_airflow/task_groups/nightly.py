@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.sdk import Param, TaskGroup
 
 from tallyhouse.contracts.load import outline
@@ -54,7 +56,7 @@ def nightly(pipeline: str) -> None:
     """
     asked = {"tables": "{{ params.tables }}", "full_refresh": "{{ params.full_refresh }}"}
     open_run = OpenRunOperator(task_id="open_run", pipeline=pipeline, **asked)
-    run = {"pipeline": pipeline, "run_id": open_run.output}
+    run: dict[str, Any] = {"pipeline": pipeline, "run_id": open_run.output}
     with TaskGroup("extract", tooltip="One snapshot per table, streamed into immutable raw") as extract:
         for name, source in outline(pipeline).items():
             EXTRACTIONS[source.engine](task_id=name, source=name, run_id=open_run.output, **asked)
