@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -31,7 +32,8 @@ from tallyhouse.runs import lock_pipeline, mark_published, may_publish, promised
 
 log = logging.getLogger(__name__)
 
-ODS_COLUMNS = ("_snapshot", "_run")
+COPIES = 2
+"""Tables that are copied at the same time: a server decodes one while we encode the next."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,14 @@ def _stage(
     staged: Staged,
 ) -> None:
     token = staging_suffix(run_id)
-    for table in taken:
-        keys = _parquet(lake, f"accepted/{table.source}/{table.name}/run={run_id}")
-        staged.tables[table.name] = f"ods_{table.name}_{token}"
-        _load(connection, address, lake, "ods", table.name, keys, staged.tables[table.name])
+    keys = {
+        f"ods_{table.name}_{token}": _parquet(lake, f"accepted/{table.source}/{table.name}/run={run_id}")
+        for table in taken
+    }
+    staged.tables.update(zip((table.name for table in taken), keys, strict=True))
     for model in pipeline.models:
-        keys = _parquet(lake, f"increment/{model}/run={run_id}")
-        rows = sum(lake.row_count(key) for key in keys)
+        increment = _parquet(lake, f"increment/{model}/run={run_id}")
+        rows = sum(lake.row_count(key) for key in increment)
         if rows != report["models"][model]:
             raise TallyhouseError(
                 f"the transform reported {report['models'][model]} rows, its increment holds {rows}",
@@ -147,29 +150,28 @@ def _stage(
             )
         if rows:
             staged.models[model] = f"dwh_{model}_{token}"
-            _load(connection, address, lake, "dwh", model, keys, staged.models[model])
-            with connection.transaction():
-                # Before anything is published: a target would refuse it when PostgreSQL shows it already.
-                for target in pipeline.targets:
-                    capacity = Capacity.of(load(target))
-                    check_fits(connection, "staging", staged.models[model], capacity, model=model)
-
-
-def _load(
-    connection: psycopg.Connection[Any],
-    address: str,
-    lake: Lake,
-    schema: str,
-    table: str,
-    keys: list[str],
-    name: str,
-) -> None:
+            keys[staged.models[model]] = increment
     with connection.transaction():
-        staging.create(connection, name, schema, table)
-        columns = staging.table_schema(connection, "staging", name)
-    staging.copy_in(address, name, columns, lake.read_batches(keys))
+        for name, table in staged.tables.items():
+            staging.create(connection, table, "ods", name)
+        for name, table in staged.models.items():
+            staging.create(connection, table, "dwh", name)
+        columns = {table: staging.table_schema(connection, "staging", table) for table in keys}
+    with ThreadPoolExecutor(COPIES) as pool:
+        copies = [
+            pool.submit(staging.copy_in, address, table, columns[table], lake.read_batches(parquet))
+            for table, parquet in keys.items()
+        ]
+    for copy in copies:
+        copy.result()
     with connection.transaction():
-        connection.execute(sql.SQL("ANALYZE staging.{}").format(sql.Identifier(name)))
+        for table in keys:
+            connection.execute(sql.SQL("ANALYZE staging.{}").format(sql.Identifier(table)))
+        # Before anything is published: a target would refuse it when PostgreSQL shows it already.
+        for target in pipeline.targets:
+            capacity = Capacity.of(load(target))
+            for model, table in staged.models.items():
+                check_fits(connection, "staging", table, capacity, model=model)
 
 
 def _parquet(lake: Lake, prefix: str) -> list[str]:
