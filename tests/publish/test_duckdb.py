@@ -136,6 +136,11 @@ def test_a_row_that_somebody_altered_is_found_and_repaired(files: Files) -> None
     assert files.verify() == {"fact_order_line": 0, "fact_payment": 0}
 
 
+def test_a_file_that_shows_nothing_yet_differs_by_all_rows(files: Files) -> None:
+    files.shop.run(payments=(payment(1, "1.00"),), lines=(line(1), line(2)))
+    assert files.verify() == {"fact_order_line": 2, "fact_payment": 1}
+
+
 def test_a_lost_file_is_filled_again_from_the_lake(files: Files) -> None:
     last = two_runs(files)
     before = {table: files.ask(f"SELECT * FROM dwh.{table} ORDER BY ALL") for table in files.shop.shown()}

@@ -90,7 +90,7 @@ def test_a_run_with_a_value_that_clickhouse_cannot_hold_publishes_nothing(
 ) -> None:
     run_id = shop.run([(1, "card")])
     increment(shop, run_id, **{column: value})
-    pipeline = replace(PIPELINE, models=(MODEL,))
+    pipeline = replace(PIPELINE, models=(MODEL,), targets=("clickhouse",))
     with pytest.raises(
         TallyhouseError, match=f"{column} has 1 values that ClickHouse cannot hold.*{said}"
     ) as raised:

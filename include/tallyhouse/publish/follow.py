@@ -69,9 +69,14 @@ def publish(
         TallyhouseError: The run is not published, the warehouse holds what the target cannot, the target
             fails, or the ledger does not close.
     """
+    with _server_errors(target), connect() as connection:
+        return _publish(connection, name, target, lake, pipeline, run_id, whole=whole)
+
+
+@contextmanager
+def _server_errors(target: Target) -> Iterator[None]:
     try:
-        with connect() as connection:
-            return _publish(connection, name, target, lake, pipeline, run_id, whole=whole)
+        yield
     except target.errors as error:
         raise TallyhouseError(
             f"{target.title} failed ({type(error).__name__}: {first_line(error)})",
@@ -140,14 +145,15 @@ def verify(
         Lines of the ledger, which are not written.
     """
     _lock(connection, name if target.exclusive else f"{name} {pipeline.name}")
-    target.prepare(lambda model: _rows(connection, Capacity.of(target), model))
-    lines = []
-    for model in pipeline.models:
-        with _aside(connection, target, lake, [model], f"verify/{name}") as folders:
-            differing = target.differing(definition(model), folders[model]) if folders else 0
-        lines += _compare(connection, name, target, model)
-        lines.append(Line(model, shown_in(name), DIFFERING, Decimal(0), Decimal(differing)))
-    return lines + [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+    with _server_errors(target):
+        target.prepare(lambda model: _rows(connection, Capacity.of(target), model))
+        lines = []
+        for model in pipeline.models:
+            with _aside(connection, target, lake, [model], f"verify/{name}") as folders:
+                differing = target.differing(definition(model), folders[model]) if folders else 0
+            lines += _compare(connection, name, target, model)
+            lines.append(Line(model, shown_in(name), DIFFERING, Decimal(0), Decimal(differing)))
+        return lines + [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
 
 
 def _lock(connection: psycopg.Connection[Any], what: str) -> None:
@@ -341,7 +347,8 @@ def _mart_totals(said: Totals, rows: Groups) -> dict[str, Decimal]:
     """By the measure's name in the ledger: `rows`, `revenue UAH`."""
     found: dict[str, Decimal] = {ROWS: Decimal(0)} if said.rows else {}
     for row in rows:
-        values = [Decimal(value) for value in row[len(said.by) :]]
+        # A sum over no row is 0 in one store and NULL in another.
+        values = [Decimal(value or 0) for value in row[len(said.by) :]]
         if said.rows:
             found[ROWS] += values.pop(0)
         group = " ".join(row[: len(said.by)])

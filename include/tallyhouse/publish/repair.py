@@ -60,10 +60,8 @@ def main() -> int:
                     continue
                 if arguments.verify or arguments.run or _lacks(settings, pipeline, target):
                     lines = repair(settings, pipeline, run_id, target, only_compare=arguments.verify)
-                    title = load(target).title
-                    sys.stdout.write(
-                        f"{run_id}: {title} shows what the warehouse shows, {len(lines)} lines close\n"
-                    )
+                    shows = f"{load(target).title} shows what the warehouse shows"
+                    sys.stdout.write(f"{run_id}: {shows}, {len(lines)} lines close\n")
                     done += 1
     except (TallyhouseError, SettingsError) as error:
         sys.stderr.write(f"repair: {error}\n")
