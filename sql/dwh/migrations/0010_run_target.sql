@@ -36,7 +36,8 @@ UPDATE etl.run SET failure = NULL, message = NULL WHERE status = 'published';
 UPDATE etl.ledger SET hop = 'clickhouse=mart' WHERE hop = 'model=mart';
 
 ALTER TABLE etl.run DROP COLUMN clickhouse_at;
-COMMENT ON COLUMN etl.ledger.hop IS 'source=raw, raw=accepted, accepted=ods, ods=model, postgres=<target>, <target>=mart';
+COMMENT ON COLUMN etl.ledger.hop
+IS 'source=raw, raw=accepted, accepted=ods, ods=model, postgres=<target>, <target>=mart';
 
 CREATE VIEW etl.run_state AS
 SELECT
@@ -55,10 +56,10 @@ SELECT
 FROM etl.run AS run
 CROSS JOIN LATERAL (
     SELECT
-        coalesce(array_agg(target ORDER BY target) FILTER (WHERE state != 'shown'), '{}') AS missing,
-        max(shown_at) AS shown_at,
-        (array_agg(failure ORDER BY target) FILTER (WHERE failure IS NOT NULL))[1] AS failure
-    FROM etl.run_target
-    WHERE run_target.run_id = run.run_id
+        coalesce(array_agg(one.target ORDER BY one.target) FILTER (WHERE one.state != 'shown'), '{}') AS missing,
+        max(one.shown_at) AS shown_at,
+        (array_agg(one.failure ORDER BY one.target) FILTER (WHERE one.failure IS NOT NULL))[1] AS failure
+    FROM etl.run_target AS one
+    WHERE one.run_id = run.run_id
 ) AS targets;
 COMMENT ON VIEW etl.run_state IS 'Runs with what is known of their targets; shown_at: all of them show it since';
