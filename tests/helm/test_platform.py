@@ -110,7 +110,7 @@ def every_secret() -> list[str]:
     return [*Settings.generated(), "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY", "AIRFLOW_ADMIN_PASSWORD"]
 
 
-BY_HAND = {"pipeline-info-keys", "ingest-keys", "backup-bucket"}
+BY_HAND = {"pipeline-info-keys", "ingest-keys", "kaggle-data-api-keys", "backup-bucket"}
 """Secrets that people make, as the runbook of deployment says."""
 
 
