@@ -287,7 +287,9 @@ def test_a_run_that_clickhouse_refuses_is_marked_and_later_runs_go_on(shop: Shop
     shop.publish(shop.run(payments=(payment(1, "1.00"),)))
     shop.client.command("ALTER TABLE fact_payment ADD CONSTRAINT no_two CHECK amount <> 2")
     bad = shop.run(payments=(payment(2, "2.00"), payment(3, "3.00")), lines=(line(1),))
-    with pytest.raises(TallyhouseError, match=r"fact_payment: ClickHouse refused its rows .*no_two"):
+    with pytest.raises(
+        TallyhouseError, match=r"fact_payment in run shop-.*: ClickHouse refused its rows .*no_two"
+    ):
         shop.publish(bad)
     ((failure, at),) = shop.ask(f"SELECT failure, shown_at FROM etl.run_target WHERE run_id = '{bad}'")
     assert (failure["task"], failure["table"], at) == ("publish.clickhouse", "fact_payment", None)

@@ -16,6 +16,7 @@ from tallyhouse.publish import follow
 from tallyhouse.publish.follow import DIFFERING
 from tallyhouse.publish.target import Place, known, load
 from tallyhouse.publish.targets.duckdb import Target, create
+from tallyhouse.settings import Settings
 from tests.publish.test_clickhouse import PIPELINE, Shop, lake, line, payment, shop
 
 __all__ = ["lake", "shop"]  # fixtures
@@ -91,6 +92,19 @@ def test_all_targets_are_found_and_hold_what_the_protocol_says() -> None:
     assert [load(name).title for name in known()] == ["ClickHouse", "DuckDB"]
     with pytest.raises(ValueError, match="TARGETS names 'polars'; there are: clickhouse, duckdb"):
         load("polars")
+
+
+def test_commands_find_a_target_as_the_connections_file_has_it(settings: Settings) -> None:
+    odd = "a: 'b' #{c} \"d\" %$"
+    place = Place.of(settings.model_copy(update={"clickhouse_password": odd}), "clickhouse")
+    assert (place.host, place.port) == (settings.clickhouse_host, settings.clickhouse_http_port)
+    assert (place.user, place.password, place.database) == (
+        settings.clickhouse_user,
+        odd,
+        settings.clickhouse_db,
+    )
+    assert odd not in repr(place)
+    assert Place.of(settings, "duckdb").host == str(settings.duckdb_file)
 
 
 def test_a_file_shows_what_clickhouse_shows_and_both_are_in_one_ledger(files: Files) -> None:

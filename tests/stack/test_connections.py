@@ -11,7 +11,15 @@ from tallyhouse.settings import ROOT
 TEMPLATE = ROOT / "config" / "connections.yaml"
 IDS = {
     *("mysql_auth", "mysql_catalog", "mysql_orders", "mysql_payments", "pg_pancake", "pg_dwh"),
-    *("s3_lake", "s3_events", "clickhouse_dwh", "spark_default", "pipeline_info", "airflow_api"),
+    *(
+        "s3_lake",
+        "s3_events",
+        "clickhouse_dwh",
+        "duckdb_dwh",
+        "spark_default",
+        "pipeline_info",
+        "airflow_api",
+    ),
 }
 
 

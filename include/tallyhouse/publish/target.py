@@ -50,11 +50,16 @@ class Place:
     @classmethod
     def of(cls, settings: Settings, target: str) -> Place:
         """As `config/connections.yaml` has it, for commands that have no Airflow."""
-        template = Template((ROOT / "config" / "connections.yaml").read_text(encoding="utf-8"))
-        found = yaml.safe_load(template.safe_substitute(settings.environment()))[conn_id(target)]
-        names = {"user": "login", "password": "password", "database": "schema"}
-        values = {name: str(found.get(key) or "") for name, key in names.items()}
-        return cls(str(found["host"]), found.get("port"), extra=found.get("extra") or {}, **values)
+        connections = yaml.safe_load((ROOT / "config" / "connections.yaml").read_text(encoding="utf-8"))
+        found = connections[conn_id(target)]
+        # Each value is filled by itself, so that one with YAML's signs in it stays one value.
+        told = {
+            name: Template(str(found.get(name) or "")).safe_substitute(settings.environment())
+            for name in ("host", "port", "login", "password", "schema")
+        }
+        port = int(told["port"]) if told["port"] else None
+        extra = found.get("extra") or {}
+        return cls(told["host"], port, told["login"], told["password"], told["schema"], extra)
 
 
 @dataclass(frozen=True)
