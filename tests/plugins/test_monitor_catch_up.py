@@ -108,7 +108,14 @@ def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psy
     address = {"conn_type": "postgres", "host": "127.0.0.1", "port": server.port, "login": "postgres"}
     monkeypatch.setenv("AIRFLOW_CONN_PLAYED_DWH", json.dumps(address | {"password": "x", "schema": database}))
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for name in ("0001_etl", "0005_position", "0006_promised_tables", "0007_failure", "0009_pipeline"):
+        for name in (
+            "0001_etl",
+            "0005_position",
+            "0006_promised_tables",
+            "0007_failure",
+            "0009_pipeline",
+            "0010_run_target",
+        ):
             connection.execute((MIGRATIONS / f"{name}.sql").read_bytes())
         yield connection
 
