@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
-from urllib.parse import quote
 
 import psycopg
+from cryptography.hazmat.primitives import serialization
 from psycopg import sql
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,39 +21,35 @@ from pyspark.sql import functions as F
 from tallyhouse.contracts import ColumnType, Kind, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.models import Definition
-
-_JDBC_URL = re.compile(r"^jdbc:(postgresql://[^?]+)")
+from tallyhouse.servers import PostgresServer
 
 
 @dataclass(frozen=True)
 class Warehouse:
-    """A connection's address, and what to tell Spark of it."""
+    """A server and an account, and what to tell Spark of them."""
 
-    jdbc_url: str
-    user: str
-    password: str
+    server: PostgresServer
 
     @classmethod
     def from_environment(cls) -> Warehouse:
-        """The warehouse of `DWH_JDBC_URL`, `DWH_USER` and `DWH_PASSWORD`.
+        """The warehouse of `DWH_CONNINFO`, a connection string of libpq.
 
         Raises:
-            TallyhouseError: One of them is not set.
+            TallyhouseError: It is not set, or is none.
         """
-        names = ("DWH_JDBC_URL", "DWH_USER", "DWH_PASSWORD")
-        if missing := [name for name in names if not os.environ.get(name)]:
+        try:
+            return cls(PostgresServer.parse(os.environ["DWH_CONNINFO"]))
+        except (KeyError, psycopg.ProgrammingError) as error:
             raise TallyhouseError(
-                f"{', '.join(missing)} not set",
+                "DWH_CONNINFO is not set, or no connection string of PostgreSQL",
                 where="environment of the Spark job",
                 remedy="Pass the warehouse's address and account in the job's environment.",
-            )
-        return cls(*(os.environ[name] for name in names))
+            ) from error
 
     @property
     def address(self) -> str:
-        """The libpq URI, account included; for COPY."""
-        place = self.jdbc_url.removeprefix("jdbc:postgresql://").partition("?")[0]
-        return f"postgresql://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{place}"
+        """The connection string, account included; for COPY."""
+        return self.server.conninfo
 
     def connect(self) -> psycopg.Connection[Any]:
         """Opens a connection of the driver's own, each statement its own transaction.
@@ -57,21 +57,11 @@ class Warehouse:
         Raises:
             TallyhouseError: The server does not answer, or refuses the account.
         """
-        match = _JDBC_URL.match(self.jdbc_url)
-        if match is None:
-            raise TallyhouseError(
-                f"DWH_JDBC_URL {self.jdbc_url!r} is not jdbc:postgresql://<host>:<port>/<database>",
-                where="environment of the Spark job",
-                remedy="Correct it.",
-            )
         try:
-            return psycopg.connect(
-                match[1], user=self.user, password=self.password, autocommit=True, connect_timeout=5
-            )
+            return self.server.connect(autocommit=True)
         except psycopg.OperationalError as error:
             raise TallyhouseError(
-                f"the warehouse at {match[1]} does not answer or refuses {self.user}: "
-                f"{str(error).splitlines()[0]}",
+                f"the warehouse does not answer, or refuses the account: {str(error).splitlines()[0]}",
                 where="Spark job",
                 remedy="Check that PostgreSQL runs and that the connection pg_dwh is right.",
             ) from error
@@ -100,9 +90,7 @@ class Warehouse:
         rows = (
             spark.read.format("jdbc")
             .options(
-                url=self.jdbc_url,
-                user=self.user,
-                password=self.password,
+                **_with_readable_key(self.server.jdbc),
                 driver="org.postgresql.Driver",
                 query=f"SELECT {', '.join(columns)} FROM ({query}) AS q",
                 fetchsize="10000",
@@ -119,6 +107,30 @@ class Warehouse:
     def model_rows(self, spark: SparkSession, model: Definition, query: str) -> DataFrame:
         """The rows of a query over a model, in its definition's Spark types."""
         return self.read(spark, query, {name: column.column_type for name, column in model.columns.items()})
+
+
+def _with_readable_key(options: dict[str, str]) -> dict[str, str]:
+    """Options whose client key is in the one form that Java's driver reads, PKCS 8 in DER; libpq has PEM."""
+    file = options.get("sslkey")
+    if file is None or not Path(file).read_bytes().startswith(b"-----BEGIN"):
+        return options
+    password = options.get("sslpassword")
+    return {**options, "sslkey": _java_key(file, password)}
+
+
+@cache
+def _java_key(file: str, password: str | None) -> str:
+    key = serialization.load_pem_private_key(Path(file).read_bytes(), password.encode() if password else None)
+    folder = mkdtemp(prefix="tallyhouse-")  # for this account alone, and for as long as the job runs
+    atexit.register(rmtree, folder, ignore_errors=True)
+    copy = Path(folder) / "key.pk8"
+    copy.touch(mode=0o600)
+    copy.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return str(copy)
 
 
 def _quoted(name: str) -> str:

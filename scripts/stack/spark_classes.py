@@ -22,6 +22,7 @@ from spark_jobs.models.common import newest_of
 from spark_jobs.session import build_session
 from spark_jobs.warehouse import Warehouse
 from tallyhouse.contracts import load_pipeline
+from tallyhouse.servers import PostgresServer
 
 NOBODY = "127.0.0.1:1"
 
@@ -38,7 +39,7 @@ def main(folder: Path) -> None:
     spark = build_session("classes")
     lake = JobLake.from_environment()
     pipeline = load_pipeline("techmarket")
-    warehouse = Warehouse(f"jdbc:postgresql://{NOBODY}/nobody", "nobody", "nobody")
+    warehouse = Warehouse(PostgresServer.parse(f"postgresql://nobody:nobody@{NOBODY}/nobody"))
     run = Increments(spark, lake, pipeline, "classes", {}, warehouse, None)
     rows = {}
     for number, table in enumerate(pipeline.tables):

@@ -23,6 +23,7 @@ from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.digest import row_digest, total
 from tallyhouse.extract.to_raw import source_raw, write_batch
 from tallyhouse.lake import Lake, find_manifests
+from tallyhouse.servers import MySqlServer
 
 pytestmark = pytest.mark.integration
 
@@ -125,7 +126,7 @@ class Stores:
     def __init__(self, scratch: Any, postgres: str, clickhouse: Client) -> None:
         self.scratch, self.postgres, self.clickhouse = scratch, postgres, clickhouse
         s = scratch.settings
-        self.address = mysql_source.dsn(
+        self.address = MySqlServer(
             host=s.mysql_orders_host,
             port=s.mysql_orders_port,
             user=s.etl_reader_user,

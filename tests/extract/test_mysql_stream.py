@@ -17,6 +17,7 @@ from tallyhouse.extract import mysql as source
 from tallyhouse.extract.preflight import check_columns
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.lake import Lake, Manifest, find_manifests
+from tallyhouse.servers import MySqlServer
 
 pytestmark = pytest.mark.integration
 
@@ -42,6 +43,7 @@ TABLE = TableContract(
     pii=(),
     control_totals=("amount", "many"),
 )
+LONG = {"id": "int", "body": "mediumtext"}
 DDL = (
     "CREATE TABLE oddities ("
     + ", ".join(f"{name} {spelled}" for name, spelled in TYPES.items())
@@ -73,8 +75,8 @@ ROWS = st.lists(
 )
 
 
-def address(scratch) -> str:
-    return source.dsn(
+def address(scratch) -> MySqlServer:
+    return MySqlServer(
         host=scratch.settings.mysql_orders_host,
         port=scratch.settings.mysql_orders_port,
         user=scratch.settings.etl_reader_user,
@@ -177,6 +179,21 @@ def test_what_commits_while_the_stream_is_read_is_not_in_it(mysql_scratch, tmp_p
     lake = Lake.local(str(tmp_path))
     manifest = write_batch(stream, lake, TABLE, run_id="r1", attempt=1, watermark=None)
     assert manifest.rows == manifest.source_rows == 2000
+
+
+def test_long_rows_come_in_small_batches(mysql_scratch, tmp_path: Path) -> None:
+    mysql_scratch.cursor.execute("CREATE TABLE oddities (id int PRIMARY KEY, body mediumtext)")
+    mysql_scratch.cursor.execute(
+        "INSERT INTO oddities "
+        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 700) "
+        "SELECT i, REPEAT('є', 50000 + i % 7) FROM n"
+    )
+    columns = tuple(Column(name, ColumnType.parse(one), False) for name, one in LONG.items())
+    table = TableContract("scratch", "oddities", columns, ("id",), None, (), ())
+    stream = source.open_stream(address(mysql_scratch), table, None)
+    sizes = [(batch.num_rows, batch.nbytes) for batch in stream.batches]
+    assert sum(rows for rows, _ in sizes) == 700
+    assert max(size for _, size in sizes) <= source.BATCH_BYTES + 700 * 8  # and the offsets
 
 
 def test_a_table_that_is_not_what_its_contract_says_is_refused(mysql_scratch) -> None:

@@ -25,6 +25,7 @@ from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.extract import open_work, open_work_mysql, open_work_postgres
 from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark
+from tallyhouse.servers import MySqlServer
 from tallyhouse.settings import Settings
 from tests.extract.conftest import running
 from tests.extract.oracle import differences
@@ -110,7 +111,7 @@ class Server:
 
     def address(self) -> str:
         s = self.scratch.settings
-        return mysql_source.dsn(
+        return MySqlServer(
             host=s.mysql_orders_host,
             port=s.mysql_orders_port,
             user=s.etl_reader_user,

@@ -12,6 +12,7 @@ from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.lake import Lake
+from tallyhouse.servers import MySqlServer
 
 pytestmark = pytest.mark.integration
 
@@ -96,7 +97,7 @@ def test_a_mysql_sessions_settings_are_ours(mysql_scratch, tmp_path: Path) -> No
     odd += "time_zone = '+03:00', sql_select_limit = 1"
     table = contract("mysql", types)
     settings = mysql_scratch.settings
-    address = mysql_source.dsn(
+    address = MySqlServer(
         host=settings.mysql_orders_host,
         port=settings.mysql_orders_port,
         user=settings.etl_reader_user,

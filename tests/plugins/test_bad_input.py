@@ -10,7 +10,6 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from tallyhouse.contracts import load_source
 from tallyhouse.contracts.load import REPOSITORY
-from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.lake import Lake
 from tallyhouse.settings import Settings
 from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
@@ -285,6 +284,10 @@ def test_no_secret_is_rendered() -> None:
         assert not {"env_vars", "conf", "jars", "application_args"} & set(operator.template_fields)
 
 
-def test_a_password_of_any_characters_reaches_the_driver() -> None:
-    address = mysql_source.dsn(host="h", port=1, user="a@b", password="p:/?#@%", database="d")
-    assert address == "mysql://a%40b:p%3A%2F%3F%23%40%25@h:1/d"
+def test_an_option_that_a_path_would_drop_is_named(
+    context: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mysql_values: dict[str, Any]
+) -> None:
+    connection(monkeypatch, "mysql_odd", **mysql_values | {"extra": {"compress": "zstd"}})
+    operator = MySqlToLakeOperator(task_id="t", source="orders", run_id=RUN, source_conn_id="mysql_odd")
+    message = fails(operator, context, permanent=True)
+    assert "the connection mysql_odd cannot be used: the extra has compress" in message

@@ -90,9 +90,7 @@ def house(
     parts = urlsplit(postgres_scratch)
     migrate_warehouse(settings.model_copy(update={"dwh_db": parts.path.lstrip("/")}))
     monkeypatch.setenv("LAKE_BASE", tmp_path.as_uri())
-    monkeypatch.setenv("DWH_JDBC_URL", f"jdbc:postgresql://{parts.hostname}:{parts.port}{parts.path}")
-    monkeypatch.setenv("DWH_USER", str(parts.username))
-    monkeypatch.setenv("DWH_PASSWORD", str(parts.password))
+    monkeypatch.setenv("DWH_CONNINFO", postgres_scratch)
     return House(postgres_scratch, Lake.local(str(tmp_path)))
 
 

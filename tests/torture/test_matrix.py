@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import mysql.connector
 import psycopg
@@ -17,6 +17,7 @@ from spark_jobs.warehouse import Warehouse
 from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.lake import Lake
+from tallyhouse.servers import MySqlServer, PostgresServer
 from tallyhouse.settings import Settings
 from tests.torture import cases, page
 from tests.torture.matrix import BY_POLICY, Finding, Source, Stores, Travel, run
@@ -30,7 +31,6 @@ seen: dict[str, list[Finding]] = {}
 def stores(
     settings: Settings, spark: SparkSession, postgres_scratch: str, clickhouse: Client, tmp_path: Path
 ) -> Iterator[Stores]:
-    account = urlsplit(postgres_scratch)
     shared = Lake.s3(
         settings.lake_bucket,
         endpoint=settings.minio_url,
@@ -50,11 +50,7 @@ def stores(
         shared,
         spark,
         lambda: psycopg.connect(postgres_scratch),
-        Warehouse(
-            f"jdbc:postgresql://{account.hostname}:{account.port}{account.path}",
-            unquote(str(account.username)),
-            unquote(str(account.password)),
-        ),
+        Warehouse(PostgresServer.parse(postgres_scratch)),
         clickhouse,
         s3,
     )
@@ -102,7 +98,7 @@ def travel(request: pytest.FixtureRequest, settings: Settings, stores: Stores) -
             cursor.execute("SET SESSION time_zone = '+00:00'")
             for statement in source.statements():
                 cursor.execute(statement)
-            address = mysql_source.dsn(**login, database=database)
+            address = MySqlServer(**login, database=database)
             yield run(source, lambda contract: mysql_source.open_stream(address, contract, None), stores)
         finally:
             cursor.execute(f"DROP DATABASE {database}")

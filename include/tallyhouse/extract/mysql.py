@@ -9,45 +9,58 @@ rows, so that an empty window still brings its count.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
-from urllib.parse import quote
 
+import mysql.connector
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tallyhouse.contracts import TableContract
+from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
 from tallyhouse.extract.statement import SESSION, Statement, build
-from tallyhouse.extract.stream import SnapshotStatement, SourceStream
+from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_schema
+from tallyhouse.servers import MySqlServer
 
 _SAID = "_said"
 _PRESENT = "_present"
-
-
-def dsn(*, host: str, port: int, user: str, password: str, database: str) -> str:
-    """A ConnectorX address; user and password may hold any character."""
-    return f"mysql://{quote(user, safe='')}:{quote(password, safe='')}@{host}:{port}/{database}"
+_SAID_FIELD, _PRESENT_FIELD = pa.field(_SAID, pa.string()), pa.field(_PRESENT, pa.int64())
+BATCH_ROWS, BATCH_BYTES = 50_000, 32 << 20
+"""What a batch holds at most, as far as the source can tell beforehand."""
+_LONG = 1000
+"""Characters from which on a column's longest value is looked up."""
 
 
 def open_stream(
-    address: str, contract: TableContract, watermark: datetime | None, *, batch_rows: int = 50_000
+    server: MySqlServer, contract: TableContract, watermark: datetime | None, *, batch_rows: int = BATCH_ROWS
 ) -> SourceStream:
     """Opens a snapshot, counts the window in it and starts to stream its rows.
 
     Args:
-        address: From `dsn`.
+        server: Where the table is.
         contract: The table.
         watermark: Rows whose cursor is at or after it are taken; None for all.
-        batch_rows: Rows of a batch.
+        batch_rows: Rows of a batch at most; fewer where rows are long.
 
     Raises:
         RuntimeError: The server refused, or a value broke the driver; the message is the driver's.
     """
     statement = build("mysql", contract, watermark)
-    batches = _read(address, _prologue(statement), _query(statement, contract), batch_rows)
+    try:
+        server = server.settled()
+        batch_rows = min(batch_rows, _rows_that_fit(server, contract, statement))
+    except mysql.connector.Error as error:
+        raise RuntimeError(first_line(error)) from error
+    query = _query(statement, contract)
+    address = server.connectorx
+    if address is None:
+        schema = wire_schema(contract).append(_PRESENT_FIELD).append(_SAID_FIELD)
+        batches = _read_slowly(server, _prologue(statement), query, schema, batch_rows)
+    else:
+        batches = _read(address, _prologue(statement), query, batch_rows)
     first = next(batches)
     at, rows, digest, *totals = json.loads(first.column(_SAID)[0].as_py())
     return SourceStream(
@@ -99,6 +112,55 @@ def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Ite
     except BaseException as error:
         # A Rust panic reaches Python as a BaseException; nobody should have to read one.
         raise RuntimeError(first_line(error).replace(address, "the source")) from error
+
+
+def _read_slowly(
+    server: MySqlServer, prologue: list[str], query: str, schema: pa.Schema, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The same rows by MySQL's own driver: slower, but it knows every option of a connection."""
+    try:
+        # Raw: each value as the server spells it, with nothing of the driver's own types in between.
+        with closing(server.connect(raw=True)) as connection, closing(connection.cursor(raw=True)) as cursor:
+            for statement in prologue:
+                cursor.execute(statement)
+            cursor.execute(query)
+            parse = [_PARSE[field.type] for field in schema]
+            while rows := cursor.fetchmany(batch_rows):
+                columns = zip(*rows, strict=True)
+                yield pa.RecordBatch.from_arrays(
+                    [
+                        pa.array([None if one is None else read(one) for one in column], field.type)
+                        for field, read, column in zip(schema, parse, columns, strict=True)
+                    ],
+                    schema=schema,
+                )
+    except mysql.connector.Error as error:
+        raise RuntimeError(first_line(error)) from error
+
+
+_PARSE: dict[pa.DataType, Callable[[bytes], Any]] = {
+    **dict.fromkeys((pa.int8(), pa.int16(), pa.int32(), pa.int64()), int),
+    pa.float64(): float,
+    pa.string(): lambda value: bytes(value).decode(),
+    pa.binary(): bytes,
+}
+
+
+def _rows_that_fit(server: MySqlServer, contract: TableContract, statement: Statement) -> int:
+    """Rows of a batch, were all as long as the longest; the driver counts rows, not bytes."""
+    long = [
+        column.name
+        for column in contract.columns
+        if (column.type.kind.is_text or column.type.kind is Kind.BINARY)
+        and (column.type.length is None or column.type.length > _LONG)
+    ]
+    if not long:
+        return BATCH_ROWS
+    with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
+        lengths = " + ".join(f"COALESCE(MAX(LENGTH(w.`{name}`)), 0)" for name in long)
+        cursor.execute(f"SELECT {lengths} FROM {statement.table} AS w WHERE {statement.condition}")
+        ((longest,),) = cursor.fetchall()
+    return max(1, BATCH_BYTES // (int(longest or 0) + 1))
 
 
 def _rows_only(batch: pa.RecordBatch) -> pa.RecordBatch:

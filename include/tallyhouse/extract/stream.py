@@ -8,6 +8,24 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from tallyhouse.contracts import Kind, TableContract
+
+_WIRE = {
+    Kind.BOOLEAN: pa.int8(),
+    Kind.SMALLINT: pa.int16(),
+    Kind.INTEGER: pa.int32(),
+    Kind.BIGINT: pa.int64(),
+    Kind.DOUBLE: pa.float64(),
+    Kind.BINARY: pa.binary(),
+}
+
+
+def wire_schema(contract: TableContract) -> pa.Schema:
+    """The Arrow schema of a raw batch; what is neither a plain number nor bytes is text."""
+    return pa.schema(
+        [pa.field(column.name, _WIRE.get(column.type.kind, pa.string())) for column in contract.columns]
+    )
+
 
 @dataclass(frozen=True)
 class SnapshotStatement:

@@ -11,32 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from adbc_driver_manager import Error as AdbcError
 
-from tallyhouse.contracts import Kind, TableContract
+from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.raw_digest import raw_digest
-from tallyhouse.extract.stream import SourceStream
+from tallyhouse.extract.stream import SourceStream, wire_schema
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
 from tallyhouse.ledger import ROWS, Hop, Line
 
 log = logging.getLogger(__name__)
 
 PART_ROWS = 1_000_000
-
-_WIRE = {
-    Kind.BOOLEAN: pa.int8(),
-    Kind.SMALLINT: pa.int16(),
-    Kind.INTEGER: pa.int32(),
-    Kind.BIGINT: pa.int64(),
-    Kind.DOUBLE: pa.float64(),
-    Kind.BINARY: pa.binary(),
-}
-
-
-def wire_schema(contract: TableContract) -> pa.Schema:
-    """The Arrow schema of a raw batch; what is neither a plain number nor bytes is text."""
-    return pa.schema(
-        [pa.field(column.name, _WIRE.get(column.type.kind, pa.string())) for column in contract.columns]
-    )
+GROUP_ROWS, GROUP_BYTES = 50_000, 32 << 20
+"""A row group is written as soon as it has either; it is what a reader holds at once."""
 
 
 def write_batch(
@@ -138,18 +124,34 @@ def write_parts(
     batches: Iterator[pa.RecordBatch], lake: Lake, prefix: str, schema: pa.Schema
 ) -> Iterator[Part]:
     """Streams rows into Parquet objects of bounded size below a prefix."""
-    pending = (batch for batch in batches if batch.num_rows)
-    batch = next(pending, None)
+    pending = _row_groups(batches, schema)
+    group = next(pending, None)
     number = 0
-    while batch is not None:
+    while group is not None:
         key = f"{prefix}/part-{number:05d}.parquet"
         rows = 0
         with lake.create(key) as sink:
             with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-                while batch is not None and rows < PART_ROWS:
-                    writer.write_batch(batch.cast(schema))
-                    rows += batch.num_rows
-                    batch = next(pending, None)
+                while group is not None and rows < PART_ROWS:
+                    writer.write_table(group)
+                    rows += group.num_rows
+                    group = next(pending, None)
             sink.flush()
         yield Part(key=key, rows=rows, bytes=sink.size, sha256=sink.sha256)
         number += 1
+
+
+def _row_groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Batches in the schema's types, small ones put together."""
+    gathered: list[pa.RecordBatch] = []
+    for batch in batches:
+        if batch.num_rows:
+            gathered.append(batch.cast(schema))
+        if (
+            sum(one.num_rows for one in gathered) >= GROUP_ROWS
+            or sum(one.nbytes for one in gathered) >= GROUP_BYTES
+        ):
+            yield pa.Table.from_batches(gathered)
+            gathered = []
+    if gathered:
+        yield pa.Table.from_batches(gathered)

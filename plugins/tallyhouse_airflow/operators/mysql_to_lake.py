@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 import mysql.connector
-from airflow.providers.mysql.hooks.mysql import MySqlHook
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.extract import mysql as mysql_source
@@ -14,7 +13,8 @@ from tallyhouse.extract.open_work import OpenWork
 from tallyhouse.extract.open_work_mysql import open_work
 from tallyhouse.extract.preflight import check_clock
 from tallyhouse.extract.stream import SourceStream
-from tallyhouse_airflow.hooks.failures import find_connection, refused
+from tallyhouse_airflow.hooks.failures import refused
+from tallyhouse_airflow.hooks.servers import mysql_server
 from tallyhouse_airflow.operators.extraction import ExtractionOperator
 
 
@@ -29,9 +29,8 @@ class MySqlToLakeOperator(ExtractionOperator):
 
     def connect(self) -> Any:
         """See `ExtractionOperator`."""
-        find_connection(self.conn_id)
         try:
-            return MySqlHook(mysql_conn_id=self.conn_id).get_conn()
+            return mysql_server(self.conn_id).connect()
         except mysql.connector.Error as error:
             raise refused(self.conn_id, error) from error
 
@@ -44,13 +43,5 @@ class MySqlToLakeOperator(ExtractionOperator):
         return open_work(self.connect, self.contract)
 
     def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
-        """Opens the extraction of one table by ConnectorX."""
-        conn = find_connection(self.conn_id)
-        address = mysql_source.dsn(
-            host=conn.host or "127.0.0.1",
-            port=conn.port or 3306,
-            user=conn.login or "",
-            password=conn.password or "",
-            database=conn.schema or "",
-        )
-        return mysql_source.open_stream(address, table, watermark)
+        """Opens the extraction of one table by ConnectorX, or by a driver that knows every option."""
+        return mysql_source.open_stream(mysql_server(self.conn_id), table, watermark)

@@ -21,6 +21,7 @@ from tallyhouse.runs import may_publish
 from tallyhouse.spark_tuning import Machine, local_conf
 from tallyhouse_airflow.hooks.failures import find_connection
 from tallyhouse_airflow.hooks.lake import LakeHook
+from tallyhouse_airflow.hooks.servers import postgres_server
 from tallyhouse_airflow.operators.of_a_run import PipelineOperator
 from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
@@ -87,7 +88,7 @@ class SparkJobOperator(LineageMixin, PipelineOperator, SparkSubmitOperator):
         lake = self.lake_hook
         lake.get_lake()
         access = lake.access()
-        warehouse = find_connection(self.dwh_conn_id)
+        warehouse = postgres_server(self.dwh_conn_id, for_java=True)
         with self.warehouse.connect():
             pass
         self.env_vars = {
@@ -95,9 +96,7 @@ class SparkJobOperator(LineageMixin, PipelineOperator, SparkSubmitOperator):
             "LAKE_ACCESS_KEY": access["access_key"],
             "LAKE_SECRET_KEY": access["secret_key"],
             "LAKE_BUCKET": lake.bucket(),
-            "DWH_JDBC_URL": f"jdbc:postgresql://{warehouse.host}:{warehouse.port or 5432}/{warehouse.schema}",
-            "DWH_USER": warehouse.login or "",
-            "DWH_PASSWORD": warehouse.password or "",
+            "DWH_CONNINFO": warehouse.conninfo,
             **self._more_environment(),
         }
         return super()._get_hook()
