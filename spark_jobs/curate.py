@@ -14,7 +14,6 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from urllib.parse import unquote
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,8 +24,8 @@ from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.events.log import CURATED as FOLDER
-from tallyhouse.events.log import EventStore, State, staging_of
+from tallyhouse.events.table import CURATED as FOLDER
+from tallyhouse.events.table import EventStore, State, staging_of
 from tallyhouse.lake import Manifest, find_manifests
 
 log = logging.getLogger("spark_jobs.curate")
@@ -141,19 +140,15 @@ class _Run:
         self.lines = spark.read.schema(LINES).parquet(*(lake.uri(part.key) for part in batch.parts))
         self.events = events(self.lines, run_id)
         days = self.events.select("event_type", F.col("day").cast("string")).distinct().collect()
-        touched = {f"event_type={event_type}/day={day}" for event_type, day in days}
-        # Spark writes what a path cannot hold as %XX.
-        self.touched = [folder for folder in self.state.partitions if unquote(folder) in touched]
-        known = self._read([file.key for folder in self.touched for file in self.state.partitions[folder]])
+        touched = {(event_type, day) for event_type, day in days}
+        known = self._read([file.key for file in self.state.files if file.partition in touched])
         # Counted, checked and written: computed once, spilled to disk where memory does not hold it.
         self.rows = decided(self.events, known).persist()
 
     def write(self, accepted: DataFrame) -> None:
-        """Writes the run's files aside: a partition's small last file again, with the new rows in it."""
-        old = self._read([tail.key for folder in self.touched if (tail := self.state.tail(folder))])
-        rows = accepted if old is None else accepted.unionByName(old)
+        """Writes the run's files aside."""
         (
-            rows.repartition("event_type", "day")
+            accepted.repartition("event_type", "day")
             .sortWithinPartitions("event_type", "day", "received_at", "id")
             .write.mode("overwrite")
             .option("maxRecordsPerFile", FILE_ROWS)
@@ -170,7 +165,7 @@ class _Run:
     def written_digest(self) -> str:
         """The digest of the run's own rows, by the files that were written."""
         rows = self.spark.read.schema(CURATED).parquet(self.uri("files"))
-        return f"{rows.where(F.col('_run') == self.run_id).agg(digest()).collect()[0][0]:f}"
+        return f"{rows.agg(digest()).collect()[0][0]:f}"
 
     def uri(self, part: str) -> str:
         """Where a part of the run's files is written aside."""

@@ -1,8 +1,8 @@
 """# Events, curated every night
 
 Takes the JSON objects that ingest has written below `raw/` since the last run. Lines that are no events are
-quarantined with their reason; the rest is checked and added to the Parquet below `curated/`, by event type
-and day. The run's ledger must close: objects and lines in raw = curated + superseded + quarantined.
+quarantined with their reason; the rest is checked and added to the Delta table `curated/`, by event type and
+day. The run's ledger must close: objects and lines in raw = curated + superseded + quarantined.
 
 **A re-run** takes only what no run has taken yet: each committed run keeps the list of its objects. A run
 that failed has committed nothing, so the next one takes its objects too; one that died after its commit is
@@ -55,7 +55,7 @@ with DAG(
     with TaskGroup("extract", tooltip="Every object that no run has taken, into immutable raw") as extract:
         EventObjectsToLakeOperator(task_id="events", run_id=open_run.output, limit="{{ params.limit }}")
     curate = CurateEventsOperator(task_id="curate", pipeline="events", run_id=open_run.output)
-    with TaskGroup("publish", tooltip="One entry of the log, then every file in its place") as publish:
+    with TaskGroup("publish", tooltip="Every file in its place, then one commit of the table") as publish:
         EventsToCuratedOperator(
             task_id="curated", run_id=open_run.output, outlets=published("events", "lake/curated")
         )

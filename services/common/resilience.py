@@ -39,7 +39,7 @@ class CircuitOpenError(UnavailableError):
 class Breaker:
     """A circuit breaker: after `failures` in a row it refuses for `seconds`, then lets one call try.
 
-    Calls of several threads go on side by side: docs/decisions/0014 says what libraries do there.
+    Calls of several threads go on side by side: docs/decisions/0019 says what libraries do there.
 
     Args:
         what: The dependency's name, for the message.

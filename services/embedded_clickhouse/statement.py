@@ -28,11 +28,13 @@ REFUSED = frozenset(
     }
 )
 
+LAKE_FUNCTIONS = frozenset({"s3", "deltalake"})
+"""Table functions that read the lake."""
 TABLE_FUNCTIONS = frozenset(
     {
         *("numbers", "numbers_mt", "zeros", "zeros_mt", "generateseries", "generate_series", "primes"),
-        *("values", "sqlstandardvalues", "null", "view", "viewexplain", "merge", "mergetreeindex", "s3"),
-        "mergetreeprojection",
+        *("values", "sqlstandardvalues", "null", "view", "viewexplain", "merge", "mergetreeindex"),
+        *("mergetreeprojection", *LAKE_FUNCTIONS),
     }
 )
 """Table functions that reach nothing but this server's data and, checked by the engine, the lake."""
@@ -250,7 +252,7 @@ class Checker:
 
     def _check_tokens(self, found: list[Token]) -> None:
         before = last = _NONE
-        inside = 0  # the depth of the arguments of s3(...)
+        inside = 0  # the depth of the arguments of s3(...), deltaLake(...)
         for token, after in zip(found, [*found[1:], _NONE], strict=True):
             if token.kind == "sign" and token.text == ";":
                 raise syntax_error("Multi-statements are not allowed")
@@ -259,8 +261,8 @@ class Checker:
             if inside and token.depth < inside:
                 inside = 0
             if inside and _is_made(token):
-                raise refused("The arguments of s3() must be plain literals, without DEFAULT expressions")
-            if token.kind == "sign" and token.text == "(" and last.text.lower() == "s3":
+                raise refused("The arguments of s3() and deltaLake() must be plain literals without DEFAULT")
+            if token.kind == "sign" and token.text == "(" and last.text.lower() in LAKE_FUNCTIONS:
                 inside = token.depth + 1
             if token.kind in ("word", "name"):
                 self._check_name(token, before, last, after)

@@ -1,4 +1,4 @@
-"""Commits a run to the curated table: its ledger must close, then one entry of the log makes it so."""
+"""Commits a run to the curated table: its ledger must close, then one commit makes it so."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 
 from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.events.log import (
+from tallyhouse.events.table import (
     CURATED,
-    QUARANTINE,
-    Commit,
+    OBJECTS,
     EventStore,
     File,
     State,
+    ledger_of,
+    objects_of,
+    partition_of,
     staging_of,
 )
-from tallyhouse.events.take import OBJECTS
 from tallyhouse.lake import Lake, Manifest, batch_prefix, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.runs import lock_pipeline, mark_published, may_publish
@@ -68,22 +69,26 @@ def publish(
                 (manifest,) = find_manifests(lake, run_id, [contract])
                 report = lake.read_json(f"report/{pipeline.name}/run={run_id}/curate.json")
                 state = events.state()
-                if manifest.rows and report["base_version"] != state.version:
-                    raise TallyhouseError(
-                        f"it was curated on number {report['base_version']} of the log, which is at "
-                        f"{state.version}",
-                        remedy="Start a new run; it takes the same objects",
-                    )
-                entry, new_rows = _entry(events, state, run_id)
-                objects = (
-                    f"{batch_prefix(contract.source, contract.name, run_id, manifest.attempt)}/{OBJECTS}"
-                )
-                lines += _ledger(lake, manifest, objects, report, entry, new_rows)
-                check_closed(lines, run_id)
-                if manifest.rows:
-                    _copy(lake, objects, events.lake, entry.objects)
-                    events.commit(Commit(**(vars(entry) | {"ledger": tuple(map(_as_json, lines))})))
-                    events.finish(entry)
+                if state.knows(run_id):  # a try that died after its commit
+                    lines += map(_from_json, events.lake.read_json(ledger_of(run_id)))
+                else:
+                    if manifest.rows and report["base_version"] != state.version:
+                        raise TallyhouseError(
+                            f"it was curated on version {report['base_version']} of the table, which is at "
+                            f"{state.version}",
+                            remedy="Start a new run; it takes the same objects",
+                        )
+                    prefix = batch_prefix(contract.source, contract.name, run_id, manifest.attempt)
+                    written = _written(events, run_id)
+                    lines += _ledger(events, lake, manifest, f"{prefix}/{OBJECTS}", report, written)
+                    check_closed(lines, run_id)
+                    if manifest.rows:
+                        _copy(lake, f"{prefix}/{OBJECTS}", events.lake, objects_of(run_id))
+                        events.lake.write_json(ledger_of(run_id), [*map(_as_json, lines)])
+                        for staged, file in written.items():
+                            events.copy(staged, file.key)
+                        events.commit(state, run_id, [*written.values()])
+                events.settle(run_id)
                 store.write(connection, run_id, pipeline.name, lines)
                 mark_published(connection, run_id, ())
         except TallyhouseError:
@@ -99,9 +104,9 @@ def recover(
 ) -> State:
     """Finishes what deaths left behind, before a run begins.
 
-    A committed run's files are put in their places; the warehouse learns of committed runs that it does not
-    know as published, as when it died first or was restored from a backup; what runs wrote aside that never
-    committed is removed.
+    The warehouse learns of committed runs that it does not know as published, as when it died first or was
+    restored from a backup; their quarantined lines are put in their place; what runs wrote aside that never
+    committed is removed. Then small files are put together.
 
     Args:
         connection: To the warehouse.
@@ -110,78 +115,67 @@ def recover(
         run_id: The run that begins.
 
     Returns:
-        What the log says.
+        The table as it is then.
     """
     with connection.transaction():
         lock_pipeline(connection, pipeline.name)
+        events.adopt()
         state = events.state()
-        if state.commits:
-            events.finish(state.commits[-1])
-        events.drop(staging_of("")[:-1], but=staging_of(run_id))
+        for staged in events.staged():
+            if state.knows(staged):
+                events.settle(staged)
+            elif staged != run_id:
+                events.drop(staging_of(staged))
         known = {
             row[0]
             for row in connection.execute(
                 "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published'", (pipeline.name,)
             )
         }
-        for commit in state.commits:
-            if commit.run_id not in known:
-                log.warning("run %s is in the log and not in the warehouse: written there now", commit.run_id)
+        for committed in events.runs(state):
+            if committed not in known:
+                log.warning("run %s is in the table and not in the warehouse: written there now", committed)
                 connection.execute(
                     "INSERT INTO etl.run (run_id, pipeline, tables, dag_id, dag_run_id, status, started_at) "
                     "VALUES (%s, %s, %s, 'events_curated', 'from the log', 'running', clock_timestamp()) "
                     "ON CONFLICT (run_id) DO NOTHING",
-                    (commit.run_id, pipeline.name, [table.name for table in pipeline.tables]),
+                    (committed, pipeline.name, [table.name for table in pipeline.tables]),
                 )
-                store.write(connection, commit.run_id, pipeline.name, map(_from_json, commit.ledger))
-                mark_published(connection, commit.run_id, ())
-    return state
+                ledger = events.lake.read_json(ledger_of(committed))
+                store.write(connection, committed, pipeline.name, map(_from_json, ledger))
+                mark_published(connection, committed, ())
+        return events.tidy(state)
 
 
-def _entry(events: EventStore, state: State, run_id: str) -> tuple[Commit, int]:
-    """The run's entry of the log, and how many rows its files have beyond those they replace."""
-    staging = staging_of(run_id)
-    files: list[File] = []
-    replaced = 0
-    by_folder: dict[str, list[str]] = {}
-    for key in events.lake.keys(f"{staging}/files"):
-        folder = key.removeprefix(f"{staging}/files/").rpartition("/")[0]
-        by_folder.setdefault(folder, []).append(key)
-    for folder, keys in by_folder.items():
-        tail = state.tail(folder)
-        first = len(state.partitions.get(folder, ())) - (1 if tail else 0)
-        replaced += tail.rows if tail else 0
-        files += [
-            _file(events, key, f"{CURATED}/{folder}/part-{number:05d}.parquet")
-            for number, key in enumerate(keys, start=first)
-        ]
-    quarantine = [
-        _file(events, key, f"{QUARANTINE}/{run_id}/part-{number:05d}.parquet")
-        for number, key in enumerate(events.lake.keys(f"{staging}/quarantine"))
-    ]
-    objects = f"{CURATED}/_runs/{run_id}/{OBJECTS}"
-    entry = Commit(state.version + 1, run_id, tuple(files), tuple(quarantine), objects, ())
-    return entry, sum(file.rows for file in files) - replaced
-
-
-def _file(events: EventStore, staged: str, key: str) -> File:
-    lake = events.lake
-    size = lake.filesystem.get_file_info(lake.path(staged)).size
-    return File(key, lake.row_count(staged), size, staged)
+def _written(events: EventStore, run_id: str) -> dict[str, File]:
+    """What Spark has written aside for the table: where each file is, and what it will be."""
+    lake, found = events.lake, {}
+    for number, key in enumerate(lake.keys(f"{staging_of(run_id)}/files")):
+        folder = "/".join(key.split("/")[-3:-1])
+        size = lake.filesystem.get_file_info(lake.path(key)).size
+        to = f"{CURATED}/{folder}/{run_id}-{number:05d}.parquet"
+        found[key] = File(to, lake.row_count(key), size, *partition_of(key))
+    return found
 
 
 def _ledger(
-    lake: Lake, manifest: Manifest, objects: str, report: Report, entry: Commit, new_rows: int
+    events: EventStore,
+    lake: Lake,
+    manifest: Manifest,
+    objects: str,
+    report: Report,
+    written: dict[str, File],
 ) -> list[Line]:
     name = f"{manifest.source}.{manifest.table}"
     with lake.filesystem.open_input_file(lake.path(objects)) as file:
         taken = pq.read_table(file)
     raw = Decimal(sum(lake.row_count(part.key) for part in manifest.parts))
+    quarantine = events.lake.keys(f"{staging_of(manifest.run_id)}/quarantine")
     # By the footers of the files; superseded rows are in none.
     parts = {
-        "curated": Decimal(new_rows),
+        "curated": Decimal(sum(file.rows for file in written.values())),
         "superseded": Decimal(report["counts"]["superseded"]),
-        "quarantined": Decimal(sum(file.rows for file in entry.quarantine)),
+        "quarantined": Decimal(sum(map(events.lake.row_count, quarantine))),
     }
     digests = {outcome: Decimal(value) for outcome, value in report["digests"].items()}
     moved = {outcome: digests[outcome] for outcome in ("curated", "superseded")}
@@ -218,7 +212,7 @@ def _from_json(content: dict[str, Any]) -> Line:
         content["measure"],
         Decimal(content["left"]),
         Decimal(content["right"]),
-        # Entries of the log never change: older ones say "kept aside" of what is quarantined.
+        # A run's ledger never changes: older ones say "kept aside" of what is quarantined.
         {
             "quarantined" if name == "kept aside" else name: Decimal(value)
             for name, value in content["parts"].items()

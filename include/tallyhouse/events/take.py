@@ -15,15 +15,14 @@ from pyarrow import fs
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError, first_line
-from tallyhouse.events.log import EventStore, State
 from tallyhouse.events.reading import documents, read
+from tallyhouse.events.table import OBJECTS, EventStore, State
 from tallyhouse.extract.to_raw import write_parts
 from tallyhouse.lake import Lake, Manifest, batch_prefix, commit
 
 log = logging.getLogger(__name__)
 
 RAW = "raw"
-OBJECTS = "objects.parquet"
 _THREADS = 16
 # Objects that are in memory at once: a bulk request's may be some megabytes.
 _AT_ONCE = 256
@@ -68,14 +67,14 @@ def take(
     attempt: int,
     limit: int | None = None,
 ) -> Manifest:
-    """Reads every object below `raw/` that the log does not name, and commits them as a raw batch.
+    """Reads every object below `raw/` that no run has taken, and commits them as a raw batch.
 
     The difference of two sets, with no clock in it: an object cannot be passed over because it appeared late,
     nor come twice.
 
     Args:
         store: Where the objects are.
-        state: What the log says; nobody may commit to it meanwhile.
+        state: The curated table; nobody may commit to it meanwhile.
         lake: Where the batch goes.
         contract: Of the events.
         run_id: The run.

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.events.log import EventStore
+from tallyhouse.events.table import EventStore
 from tallyhouse.lake import Lake
 from tallyhouse_airflow.hooks.failures import find_connection
 

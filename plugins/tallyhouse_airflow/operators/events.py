@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tallyhouse.events.log import EventStore
 from tallyhouse.events.publish import publish, recover
+from tallyhouse.events.table import EventStore
 from tallyhouse.events.take import take
 from tallyhouse.ledger import ROWS, Hop, Line
 from tallyhouse.ledger.store import write_unless_published
@@ -89,7 +89,7 @@ class EventObjectsToLakeOperator(EventsOperator):
 
 
 class EventsToCuratedOperator(EventsOperator):
-    """Commits a curated run: its ledger closes, one entry of the log makes it so, its files move in.
+    """Commits a curated run: its ledger closes, its files move in, one commit of the table makes it so.
 
     A run that is published already is left as it is. See `EventsOperator` for the parameters.
     """

@@ -242,7 +242,7 @@ def test_every_other_table_function_and_engine_is_denied_by_default(server: Serv
     assert open_functions <= {
         *("numbers", "numbers_mt", "zeros", "zeros_mt", "generateSeries", "generate_series", "primes"),
         *("values", "SQLStandardValues", "null", "view", "viewExplain", "merge", "mergeTreeIndex", "s3"),
-        "mergeTreeProjection",
+        *("mergeTreeProjection", "deltaLake"),
     }
     open_engines = set()
     for name in server.ask("SELECT name FROM system.table_engines").text.split():
@@ -266,6 +266,9 @@ def test_the_lake_is_reached(server: Server, lake: Recorder) -> None:
     lake.asked.clear()
     answer = server.ask(f"SELECT * FROM s3('{lake.url}/bucket/a/*.parquet', 'k', 's', 'Parquet')")
     assert "S3_ERROR" in answer.text
+    assert lake.asked
+    lake.asked.clear()
+    assert not server.ask(f"SELECT * FROM deltaLake('{lake.url}/bucket/t', 'k', 's')").ok
     assert lake.asked
 
 
