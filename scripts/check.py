@@ -127,7 +127,11 @@ def compose() -> str | None:
 
 def docker() -> str | None:
     """Lint every Dockerfile."""
-    files = [*ROOT.glob("services/*/Dockerfile"), *ROOT.glob("infrastructure/docker/*.Dockerfile")]
+    files = [
+        *ROOT.glob("services/*/Dockerfile"),
+        *ROOT.glob("jobs/*/Dockerfile"),
+        *ROOT.glob("infrastructure/docker/*.Dockerfile"),
+    ]
     return run("hadolint", *(str(file.relative_to(ROOT)) for file in sorted(files)))
 
 

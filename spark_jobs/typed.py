@@ -20,6 +20,9 @@ BAD = "_bad"
 # A form ends with \z: before a line break at the end of the text, $ matches as well.
 _DATE = r"\A(?!0000)\d{4}-\d{2}-\d{2}\z"
 _TIMESTAMP = r"\A(?!0000)\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}(\.\d{1,6})?\z"
+# Numbers cross as text out of files only.
+_WHOLE = r"\A-?\d+\z"
+_NUMBER = r"\A-?\d+(\.\d+)?([eE][+-]?\d+)?\z"
 
 
 def replaced(name: str) -> str:
@@ -97,6 +100,8 @@ def _value(column: ContractColumn, wire_type: str) -> Column:
         Kind.DATE: _DATE,
         Kind.TIMESTAMP: _TIMESTAMP,
         Kind.DECIMAL: column.type.decimal_form if kind is Kind.DECIMAL else None,
+        Kind.DOUBLE: _NUMBER,
+        **dict.fromkeys((Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT), _WHOLE),
     }.get(kind)
     return F.when(wire.rlike(form), cast) if form and wire_type == "string" else cast
 

@@ -114,7 +114,10 @@ def extraction(
         stores: The others.
     """
     prefix = f"{database}.public" if source.engine == "postgres" else database
-    found = [_table(table, Place(store, f"{prefix}.{table.name}")) for table in tables]
+    found = [
+        _table(table, Place(store, source.files.get(table.name) or f"{prefix}.{table.name}"))
+        for table in tables
+    ]
     written = [_carried(here, stores.raw(table)) for here, table in zip(found, tables, strict=True)]
     return TaskLineage(tuple(found), tuple(written))
 

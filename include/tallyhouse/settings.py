@@ -153,6 +153,9 @@ class Settings(LocalFolder):
     kaggle_data_password: str
     kaggle_data_host: str
     kaggle_data_port: int
+    kaggle_api_token: str
+    kaggle_endpoint: str
+    kaggle_data_root: Path | None = None
     airflow_db: str
     airflow_db_user: str
     airflow_db_password: str
@@ -244,6 +247,7 @@ class Settings(LocalFolder):
         self.port_offset = 0
         self.tallyhouse_local = ROOT / self.tallyhouse_local
         self.duckdb_file = self.tallyhouse_local / self.duckdb_file
+        self.kaggle_data_root = ROOT / (self.kaggle_data_root or self.tallyhouse_local / "data" / "kaggle")
         if self.tallyhouse_cache is None:
             by_default = (self.xdg_cache_home or Path.home() / ".cache") / "tallyhouse"
             kept = Path(remembered_tools(self.tallyhouse_local).get("cache", ""))

@@ -37,6 +37,7 @@ COPY services/common services/common
 COPY services/data_docs services/data_docs
 COPY services/run_metrics services/run_metrics
 COPY services/embedded_clickhouse services/embedded_clickhouse
+COPY jobs jobs
 COPY include include
 COPY plugins plugins
 COPY spark_jobs spark_jobs

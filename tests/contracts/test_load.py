@@ -102,7 +102,7 @@ def test_the_version_changes_with_the_contract() -> None:
 def test_an_unknown_name_says_which_there_are() -> None:
     with pytest.raises(ValueError, match=r"no source contract 'order'; there are: auth, catalog"):
         load_source("order")
-    with pytest.raises(ValueError, match=r"no pipeline 'x'; there are: events, pancake, techmarket"):
+    with pytest.raises(ValueError, match=r"no pipeline 'x'; there are: events, kaggle, pancake, techmarket"):
         load_pipeline("x")
 
 

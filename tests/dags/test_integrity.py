@@ -31,6 +31,7 @@ def dags(bag: DagBag) -> list[DAG]:
 def test_the_folder_holds_exactly_these_dags(bag: DagBag) -> None:
     assert sorted(bag.dags) == [
         "events_curated",
+        "kaggle_nightly",
         "monitor_pipelines",
         "pancake_nightly",
         "techmarket_nightly",
@@ -97,7 +98,7 @@ def test_params_are_typed_and_described(bag: DagBag) -> None:
             )
 
 
-@pytest.mark.parametrize("pipeline", ["techmarket", "pancake"])
+@pytest.mark.parametrize("pipeline", ["techmarket", "pancake", "kaggle"])
 def test_the_form_offers_the_tables_of_the_contract(bag: DagBag, pipeline: str) -> None:
     schema = bag.dags[f"{pipeline}_nightly"].params.get_param("tables").schema
     contract = [table.name for table in load_pipeline(pipeline).tables]
@@ -118,6 +119,12 @@ def test_each_target_has_the_task_whose_name_etl_run_target_keeps(bag: DagBag, p
     targets = load_pipeline(pipeline).targets
     assert targets == TargetsSetting().names
     assert found == ["publish.warehouse", *map(task_of, targets)]
+
+
+def test_a_pipeline_without_models_ends_in_ods(bag: DagBag) -> None:
+    found = [task for task in bag.dags["kaggle_nightly"].task_ids if task.startswith("publish.")]
+    assert found == ["publish.warehouse"]
+    assert load_pipeline("kaggle").targets == ()
 
 
 def test_a_target_that_is_switched_on_has_a_task_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +162,10 @@ def test_a_dag_that_publishes_says_so_by_assets(bag: DagBag) -> None:
         for task in dag.tasks
         if task.outlets
     }
-    expected = {("events_curated", "publish.curated"): ["events lake/curated"]}
+    expected = {
+        ("events_curated", "publish.curated"): ["events lake/curated"],
+        ("kaggle_nightly", "publish.warehouse"): ["kaggle warehouse/ods"],
+    }
     for pipeline in ("techmarket", "pancake"):
         warehouse = [f"{pipeline} warehouse/ods", f"{pipeline} warehouse/star-schema"]
         clickhouse = [f"{pipeline} clickhouse/star-schema", f"{pipeline} clickhouse/marts"]

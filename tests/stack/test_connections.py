@@ -20,6 +20,7 @@ IDS = {
         "pipeline_info",
         "airflow_api",
     ),
+    *("kaggle", "kaggle_data"),
 }
 
 

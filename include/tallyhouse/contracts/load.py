@@ -28,7 +28,7 @@ from tallyhouse.settings import TargetsSetting
 REPOSITORY = Path(__file__).resolve().parents[3]
 OVERLAYS = REPOSITORY / "include" / "contracts"
 PIPELINES = REPOSITORY / "include" / "pipelines"
-ENGINES = ("mysql", "postgres", "objects")
+ENGINES = ("mysql", "postgres", "objects", "files")
 
 
 @cache
@@ -50,6 +50,12 @@ def load_source(name: str) -> SourceContract:
     tables = overlay["tables"]
     if missing := sorted(set(tables) ^ set(dbml)):
         raise ValueError(f"source {name}: {', '.join(missing)} not in both {overlay['dbml']} and the overlay")
+    if lost := [
+        table for table in tables if (overlay["engine"] == "files") != ("file" in (tables[table] or {}))
+    ]:
+        raise ValueError(
+            f"source {name}: {', '.join(lost)}: `file` goes with the engine `files`, and with no other"
+        )
     source = SourceContract(
         name=name,
         engine=overlay["engine"],
@@ -58,6 +64,7 @@ def load_source(name: str) -> SourceContract:
             _table(name, overlay["engine"], dbml[table], {**defaults, **(tables[table] or {})})
             for table in tables
         ),
+        files={table: content["file"] for table, content in tables.items() if content and "file" in content},
         **{key: overlay[key] for key in ("overlap", "clock", "replica_lag") if key in overlay},
     )
     source.validate()
@@ -81,6 +88,11 @@ def outline(pipeline: str) -> dict[str, SourceOutline]:
     found = _read_yaml(PIPELINES / pipeline / "pipeline.yaml", "pipeline", PIPELINES.glob("*/pipeline.yaml"))
     overlays = {name: _overlay(name) for name in found["sources"]}
     return {name: SourceOutline(one["engine"], tuple(one["tables"])) for name, one in overlays.items()}
+
+
+def has_models(pipeline: str) -> bool:
+    """Whether a pipeline has models; without them it ends in `ods`."""
+    return any(path.parent.name == pipeline for path in model_files().values())
 
 
 def _overlay(source: str) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -186,7 +187,8 @@ class SourceContract:
 
     Attributes:
         name: Such as `orders`.
-        engine: `mysql`, `postgres`, or `objects` for documents in a bucket.
+        engine: `mysql`, `postgres`, `objects` for documents in a bucket, or `files` for CSV files of
+            datasets in the lake.
         conn_id: The Airflow connection of the extraction account.
         tables: In the order in which they are extracted: children before their parents, so that a
             parent is never older in raw than the child that names it.
@@ -194,6 +196,7 @@ class SourceContract:
         clock: Who stamps the cursors: `server`, or `application`, whose clocks may differ by `overlap`.
         replica_lag: Seconds that a row can take to arrive on a replica, the longest transaction of its
             primary included; None for a primary.
+        files: By table, its file: owner, dataset and name. Only of the engine `files`.
     """
 
     name: str
@@ -203,6 +206,7 @@ class SourceContract:
     overlap: int = 60
     clock: str = "server"
     replica_lag: int | None = None
+    files: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def validate(self) -> None:
         """Checks that the contract agrees with itself.

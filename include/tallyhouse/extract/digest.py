@@ -142,6 +142,11 @@ ENGINES = {
 }
 
 
+def is_fixed(kind: Kind) -> bool:
+    """Whether the texts of a kind have a fixed alphabet, so that they need no length."""
+    return kind in _FIXED
+
+
 def is_digested(kind: Kind) -> bool:
     """Whether values of a kind are part of the digest."""
     return kind not in _LEFT_OUT

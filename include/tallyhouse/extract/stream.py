@@ -51,7 +51,9 @@ class SourceStream:
     Attributes:
         statement: What the source counted.
         batches: The rows, one bounded batch after the other.
+        schema: What they are on the wire; None for what databases send, see `to_raw.wire_schema`.
     """
 
     statement: SnapshotStatement
     batches: Iterator[pa.RecordBatch]
+    schema: pa.Schema | None = None

@@ -54,7 +54,7 @@ def write_batch(
         TallyhouseError: The stream broke, or brought other rows than the source counted and digested.
     """
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
-    schema = wire_schema(contract)
+    schema = stream.schema or wire_schema(contract)
     try:
         parts = tuple(write_parts(stream.batches, lake, prefix, schema))
     except (RuntimeError, OSError, AdbcError, pa.ArrowException) as error:

@@ -6,6 +6,9 @@ from tallyhouse.contracts import Column, Kind, TableContract
 
 # The forms in which the wire carries values: a cast takes more than that, and rounds what does not fit.
 _DATE = r"\A\d{4}-\d{2}-\d{2}\z"
+# Numbers cross as text out of files only.
+WHOLE = r"\A-?\d+\z"
+NUMBER = r"\A-?\d+(\.\d+)?([eE][+-]?\d+)?\z"
 # A cast takes 24:00:00 for the next midnight.
 _TIMESTAMP = r"\A\d{4}-\d{2}-\d{2} ([01]\d|2[0-3]):\d{2}:\d{2}(\.\d{1,6})?\z"
 
@@ -77,10 +80,12 @@ def _typed(column: Column, wire_type: str) -> str:
         Kind.DATE: _DATE,
         Kind.TIMESTAMP: _TIMESTAMP,
         Kind.DECIMAL: column.type.decimal_form if kind is Kind.DECIMAL else None,
+        Kind.DOUBLE: NUMBER,
+        **dict.fromkeys((Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT), WHOLE),
     }.get(kind)
     if form is None or wire_type != "string":
         return cast
     has_form = f"regexp_matches({wire}, {literal(form)})"
-    if kind is not Kind.DECIMAL:
+    if kind in (Kind.DATE, Kind.TIMESTAMP):
         has_form += f" AND NOT starts_with({wire}, '0000')"
     return f"CASE WHEN {has_form} THEN {cast} END"

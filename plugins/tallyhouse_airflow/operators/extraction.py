@@ -94,11 +94,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
         with self.warehouse.connect() as connection:
             watermarks = read_watermarks(connection, tables)
         # All tables are compared with their contracts before the first one is read.
-        with closing(self.connect()) as source:
-            self.check_server(source)
-            for table in tables:
-                check_columns(source, self.engine, table)
-                warn_of_slow_cursor(source, self.engine, table)
+        self.check_tables(tables)
         # Once, before the first snapshot: what holds for the first one holds for all later ones.
         work = self.look_for_open_work() if any(table.cursor for table in tables) else None
         if work is not None:
@@ -163,6 +159,34 @@ class ExtractionOperator(LineageMixin, RunOperator):
             ) from error
 
     @abstractmethod
+    def check_tables(self, tables: list[TableContract]) -> None:
+        """Makes sure that the source is there, and that its tables are what their contracts say.
+
+        Raises:
+            TallyhouseError: It is not, or they are not.
+        """
+
+    def look_for_open_work(self) -> OpenWork | None:
+        """Reads the source's clock, and then what is open on it; nothing where no table has a cursor."""
+        return None
+
+    @abstractmethod
+    def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
+        """Opens the extraction of one table."""
+
+
+class DatabaseToLakeOperator(ExtractionOperator):
+    """The extraction of a database, see `ExtractionOperator`."""
+
+    def check_tables(self, tables: list[TableContract]) -> None:
+        """Asks the server for its set-up and its tables' columns."""
+        with closing(self.connect()) as source:
+            self.check_server(source)
+            for table in tables:
+                check_columns(source, self.engine, table)
+                warn_of_slow_cursor(source, self.engine, table)
+
+    @abstractmethod
     def connect(self) -> Any:
         """A DB-API connection to the source, as the extraction account.
 
@@ -180,7 +204,3 @@ class ExtractionOperator(LineageMixin, RunOperator):
     @abstractmethod
     def look_for_open_work(self) -> OpenWork:
         """Reads the server's clock, and then what is open on it."""
-
-    @abstractmethod
-    def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
-        """Opens the extraction of one table."""

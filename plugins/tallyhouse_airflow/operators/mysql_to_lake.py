@@ -15,10 +15,10 @@ from tallyhouse.extract.preflight import check_clock
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse_airflow.hooks.failures import refused
 from tallyhouse_airflow.hooks.servers import mysql_server
-from tallyhouse_airflow.operators.extraction import ExtractionOperator
+from tallyhouse_airflow.operators.extraction import DatabaseToLakeOperator
 
 
-class MySqlToLakeOperator(ExtractionOperator):
+class MySqlToLakeOperator(DatabaseToLakeOperator):
     """Streams the windows of a MySQL source's tables into raw Parquet, each in one consistent snapshot.
 
     Knows nothing of the source but its contract. See `ExtractionOperator` for the parameters.
@@ -28,7 +28,7 @@ class MySqlToLakeOperator(ExtractionOperator):
     refusals = (RuntimeError,)
 
     def connect(self) -> Any:
-        """See `ExtractionOperator`."""
+        """See `DatabaseToLakeOperator`."""
         try:
             return mysql_server(self.conn_id).connect()
         except mysql.connector.Error as error:

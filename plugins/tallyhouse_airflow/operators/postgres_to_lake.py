@@ -11,10 +11,10 @@ from tallyhouse.extract.open_work import OpenWork
 from tallyhouse.extract.open_work_postgres import open_work
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse_airflow.hooks.postgres import CheckedPostgresHook
-from tallyhouse_airflow.operators.extraction import ExtractionOperator
+from tallyhouse_airflow.operators.extraction import DatabaseToLakeOperator
 
 
-class PostgresToLakeOperator(ExtractionOperator):
+class PostgresToLakeOperator(DatabaseToLakeOperator):
     """Streams the windows of a PostgreSQL source's tables into raw Parquet, each in one snapshot.
 
     Knows nothing of the source but its contract. See `ExtractionOperator` for the parameters.
@@ -24,7 +24,7 @@ class PostgresToLakeOperator(ExtractionOperator):
     refusals = (postgres_source.Error,)
 
     def connect(self) -> Any:
-        """See `ExtractionOperator`."""
+        """See `DatabaseToLakeOperator`."""
         return CheckedPostgresHook(postgres_conn_id=self.conn_id).connect()
 
     def look_for_open_work(self) -> OpenWork:

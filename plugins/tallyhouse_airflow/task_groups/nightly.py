@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TaskGroup
+from airflow.sdk import Param, TaskGroup, chain
 
-from tallyhouse.contracts.load import outline
+from tallyhouse.contracts.load import has_models, outline
 from tallyhouse.settings import TargetsSetting
 from tallyhouse_airflow.operators.extraction import ExtractionOperator
+from tallyhouse_airflow.operators.files_to_lake import FilesToLakeOperator
 from tallyhouse_airflow.operators.lake_to_postgres import LakeToPostgresOperator
 from tallyhouse_airflow.operators.mysql_to_lake import MySqlToLakeOperator
+from tallyhouse_airflow.operators.of_a_run import RunOperator
 from tallyhouse_airflow.operators.postgres_to_lake import PostgresToLakeOperator
 from tallyhouse_airflow.operators.run import CloseRunOperator, OpenRunOperator
 from tallyhouse_airflow.operators.spark_job import CheckBatchOperator, TransformBatchOperator
@@ -18,7 +20,8 @@ from tallyhouse_airflow.operators.warehouse_to_target import WarehouseToTargetOp
 from tallyhouse_airflow.task_groups.published import published
 
 EXTRACTIONS: dict[str, type[ExtractionOperator]] = {
-    operator.engine: operator for operator in (MySqlToLakeOperator, PostgresToLakeOperator)
+    operator.engine: operator
+    for operator in (MySqlToLakeOperator, PostgresToLakeOperator, FilesToLakeOperator)
 }
 """The operator that extracts a source, by the engine that its contract names."""
 
@@ -48,15 +51,18 @@ def nightly_params(pipeline: str) -> dict[str, Param]:
     }
 
 
-def nightly(pipeline: str) -> None:
+def nightly(pipeline: str, fetch: type[RunOperator] | None = None) -> None:
     """Wires the tasks of a nightly run into the DAG at hand.
 
     Args:
         pipeline: Name of the pipeline's contract, which says what its sources are.
+        fetch: Brings first what is extracted to where it is extracted from.
     """
     asked = {"tables": "{{ params.tables }}", "full_refresh": "{{ params.full_refresh }}"}
     open_run = OpenRunOperator(task_id="open_run", pipeline=pipeline, **asked)
     run: dict[str, Any] = {"pipeline": pipeline, "run_id": open_run.output}
+    models = has_models(pipeline)
+    fetched = [fetch(task_id="fetch", run_id=open_run.output)] if fetch else []
     with TaskGroup("extract", tooltip="One snapshot per table, streamed into immutable raw") as extract:
         for name, source in outline(pipeline).items():
             EXTRACTIONS[source.engine](task_id=name, source=name, run_id=open_run.output, **asked)
@@ -64,12 +70,15 @@ def nightly(pipeline: str) -> None:
     transform = TransformBatchOperator(task_id="transform", **run)
     with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:
         warehouse = LakeToPostgresOperator(
-            task_id="warehouse", outlets=published(pipeline, "warehouse/ods", "warehouse/star-schema"), **run
+            task_id="warehouse",
+            outlets=published(pipeline, "warehouse/ods", *(["warehouse/star-schema"] if models else [])),
+            **run,
         )
-        for target in TargetsSetting().names:
+        for target in TargetsSetting().names if models else ():
             outlets = published(pipeline, f"{target}/star-schema", f"{target}/marts")
             warehouse >> WarehouseToTargetOperator(task_id=target, target=target, outlets=outlets, **run)
     # Not tied to open_run as its setup: clearing any task would then clear open_run too, and give the
     # tasks after it another run in the middle of a run.
     close_run = CloseRunOperator(task_id="close_run", run_id=open_run.output).as_teardown()
-    open_run >> extract >> check >> transform >> publish >> close_run
+    chain(open_run, *fetched, extract)
+    extract >> check >> transform >> publish >> close_run

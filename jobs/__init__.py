@@ -1,0 +1,1 @@
+"""Jobs: what runs to its end and is started by a clock."""
