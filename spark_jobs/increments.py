@@ -24,7 +24,7 @@ from spark_jobs.models.common import conform, fields_of, newest_of
 from spark_jobs.warehouse import Warehouse
 from tallyhouse.contracts import PipelineContract, TableContract
 from tallyhouse.models import Definition, definition, definitions
-from tallyhouse.models.affected import AffectedKeys, Load, affected
+from tallyhouse.models.affected import AffectedKeys, Deleted, Load, affected
 from tallyhouse.models.definition import EXISTING
 from tallyhouse.models.load import table_of
 from tallyhouse.publish import staging
@@ -36,7 +36,12 @@ THREADS = 4
 
 
 def build_models(
-    spark: SparkSession, lake: JobLake, pipeline: PipelineContract, run_id: str, rows: Mapping[str, int]
+    spark: SparkSession,
+    lake: JobLake,
+    pipeline: PipelineContract,
+    run_id: str,
+    rows: Mapping[str, int],
+    deleted: Mapping[str, Deleted] | None = None,
 ) -> dict[str, int]:
     """Writes the increment of every model that the run touches.
 
@@ -46,6 +51,7 @@ def build_models(
         pipeline: Whose models.
         run_id: The run.
         rows: Accepted rows of the run, by table.
+        deleted: Keys of rows that the source no longer has, by table.
 
     Returns:
         Rows written, by model; a second call replaces what the first one wrote.
@@ -54,7 +60,7 @@ def build_models(
     with _keys(warehouse, pipeline, run_id) as keys:
         run = Increments(spark, lake, pipeline, run_id, rows, warehouse, keys)
         if keys:
-            keys.stage(dict(rows), run.load_accepted)
+            keys.stage(dict(rows), run.load_accepted, deleted)
         for level in levels(pipeline.name):
             run.written |= dict(
                 zip((model.name for model in level), in_parallel(run.write, level), strict=True)

@@ -24,7 +24,8 @@ def versions(
 
     Args:
         current: One row per member: its attributes and `version_at` (UTC).
-        existing: The versions that the warehouse has of them, with the same columns; None for none.
+        existing: The versions that the warehouse has of them, with the same columns and `valid_to`; None for
+            none. Of a member that is not in `current` they end where they end: the source deleted it.
         natural_key: The member's key in the source.
         surrogate: Name of the surrogate key's column.
         source: What goes into the surrogate key, such as `orders.customers`.
@@ -37,30 +38,33 @@ def versions(
     if existing is None:
         rows = current
         previous, following = F.lit(None), F.lit(None).cast("timestamp")
+        end = F.lit(None).cast("timestamp")
     else:
-        late = _after_the_last(current, existing.select(*attributes), natural_key)
-        both = late.withColumn("_new", F.lit(1)).unionByName(
-            existing.select(*attributes).withColumn("_new", F.lit(0))
+        late = _after_the_last(current, existing.select(*attributes, "valid_to"), natural_key)
+        both = late.withColumns({"_new": F.lit(1), "_end": F.lit(None).cast("timestamp")}).unionByName(
+            existing.select(*attributes, F.lit(0).alias("_new"), F.col("valid_to").alias("_end"))
         )
         # Of one version seen on both sides, the older side comes first and gives way.
         seen = Window.partitionBy(natural_key).orderBy("version_at", "_new")
         rows = (
             both.withColumn("_next", F.lead("version_at").over(seen))
             .where("_next IS NULL OR _next <> version_at")
-            .select(*attributes)
+            .select(*attributes, "_end")
         )
         previous, following = (F.lag("version_at").over(by_member), F.lead("version_at").over(by_member))
+        end = F.when(F.col("_end") < _instant(OPEN_FUTURE), F.col("_end"))
     return (
         rows.withColumn("_previous", previous)
         .withColumn("_following", following)
+        .withColumn("_ended", end)
         .select(
             surrogate_key(source, F.col(natural_key), F.col("version_at")).alias(surrogate),
             *attributes,
             F.when(F.col("_previous").isNull(), _instant(OPEN_PAST))
             .otherwise(F.col("version_at"))
             .alias("valid_from"),
-            F.coalesce(F.col("_following"), _instant(OPEN_FUTURE)).alias("valid_to"),
-            F.col("_following").isNull().alias("is_current"),
+            F.coalesce("_following", "_ended", _instant(OPEN_FUTURE)).alias("valid_to"),
+            (F.col("_following").isNull() & F.col("_ended").isNull()).alias("is_current"),
         )
     )
 
@@ -69,12 +73,19 @@ def _after_the_last(current: DataFrame, existing: DataFrame, natural_key: str) -
     """Current states in their place after the last version; those that this version shows are left out."""
     state = F.struct(*(name for name in current.columns if name != "version_at"))
     last = existing.groupBy(F.col(natural_key).alias("_member")).agg(
-        F.max("version_at").alias("_last"), F.max_by(state, "version_at").alias("_state")
+        F.max("version_at").alias("_last"),
+        F.max_by(state, "version_at").alias("_state"),
+        F.max("valid_to").alias("_until"),
     )
-    timeless = F.coalesce(F.col("version_at") < F.col("_last"), F.lit(False))
+    # A member that had ended and is back begins a version of its own, whatever time it bears.
+    is_back = F.col("_until") < _instant(OPEN_FUTURE)
+    timeless = F.coalesce(
+        (F.col("version_at") < F.col("_last")) | (is_back & (F.col("version_at") <= F.col("_last"))),
+        F.lit(False),
+    )
     return (
         current.join(last, F.col(natural_key) == F.col("_member"), "left")
-        .where(~timeless | ~state.eqNullSafe(F.col("_state")))
+        .where(~timeless | ~state.eqNullSafe(F.col("_state")) | F.coalesce(is_back, F.lit(False)))
         .withColumn(
             "version_at",
             F.when(timeless, F.col("_last") + F.expr("INTERVAL 0.000001 SECOND")).otherwise(

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import datetime
 
+import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from spark_jobs.accepted import TableReport, accept, as_json
@@ -20,8 +22,13 @@ from spark_jobs.job_lake import JobLake
 from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from spark_jobs.typed import BadValuesError
-from tallyhouse.contracts import load_pipeline
-from tallyhouse.lake import committed_batches
+from tallyhouse.contracts import PipelineContract, load_pipeline
+from tallyhouse.extract.to_raw import write_parts
+from tallyhouse.lake import Lake, Manifest, committed_batches
+from tallyhouse.models import definition
+from tallyhouse.models.affected import Deleted
+from tallyhouse.models.load import own_key, table_of
+from tallyhouse.publish.deletes import evidence
 from tallyhouse.quality.report import unique_batches
 
 log = logging.getLogger("spark_jobs.transform")
@@ -47,7 +54,8 @@ def transform(pipeline_name: str, run_id: str) -> None:
     spark: SparkSession | None = None
     tables = {}
     models = dict.fromkeys(pipeline.models, 0)
-    if any(batch.rows for batch in batches.values()):
+    deleted = deleted_keys(lake.lake, pipeline, batches)
+    if any(batch.rows for batch in batches.values()) or deleted:
         spark = build_session(f"transform {run_id}")
         log.info("session after %.1f s", time.monotonic() - started)
 
@@ -79,10 +87,47 @@ def transform(pipeline_name: str, run_id: str) -> None:
 
     if spark is not None and pipeline.models:
         rows = {name.partition(".")[2]: table["accepted"] for name, table in tables.items()}
-        models |= build_models(spark, lake, pipeline, run_id, rows)
+        models |= build_models(spark, lake, pipeline, run_id, rows, deleted)
         log.info("wrote the models after %.1f s", time.monotonic() - started)
-    lake.lake.write_json(report_key, {"tables": tables, "models": models})
+    removed = write_removed(lake.lake, pipeline, run_id, deleted)
+    lake.lake.write_json(report_key, {"tables": tables, "models": models, "removed": removed})
     log.info("%s: %s", lake.uri(report_key), ", ".join(f"{name} {rows}" for name, rows in models.items()))
+
+
+def deleted_keys(lake: Lake, pipeline: PipelineContract, batches: dict[str, Manifest]) -> dict[str, Deleted]:
+    """The keys of rows that the sources no longer have, by table."""
+    found = {}
+    for table in pipeline.tables:
+        batch = batches.get(table.qualified_name)
+        if batch is not None and batch.deleted and batch.census is not None:
+            at = datetime.fromisoformat(batch.census["at"])
+            found[table.name] = Deleted(at, evidence(lake, batch, table))
+    return found
+
+
+def write_removed(
+    lake: Lake, pipeline: PipelineContract, run_id: str, deleted: dict[str, Deleted]
+) -> dict[str, int]:
+    """Writes the keys of each model's rows whose source rows are gone; targets take them out.
+
+    Returns:
+        How many, by model.
+    """
+    removed = {}
+    for name in pipeline.models:
+        model = definition(name)
+        if model.history:
+            continue  # its versions end instead
+        table = table_of(model, model.driver)
+        prefix = f"removed/{name}/run={run_id}"
+        for key in lake.keys(prefix):
+            lake.filesystem.delete_file(lake.path(key))
+        if table.name in deleted:
+            keys = deleted[table.name].keys
+            rows = pa.RecordBatch.from_pydict(dict(zip(own_key(model), zip(*keys, strict=True), strict=True)))
+            list(write_parts(iter([rows]), lake, prefix, rows.schema))
+            removed[name] = len(keys)
+    return removed
 
 
 if __name__ == "__main__":

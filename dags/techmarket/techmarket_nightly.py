@@ -9,8 +9,8 @@ and changes nothing that is already there. A run that failed has published nothi
 watermark, so the next one takes its rows too.
 
 **Parameters**, for a run started by hand: `{"tables": ["orders", "order_items"]}` takes only those
-tables, `{"full_refresh": true}` takes whole tables. A key or a table that is not known is refused, with the
-nearest one that is.
+tables, `{"full_refresh": true}` takes whole tables, `{"allow_deletes": true}` deletes more rows than a
+contract's limit. A key or a table that is not known is refused, with the nearest one that is.
 """
 
 from __future__ import annotations

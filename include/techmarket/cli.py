@@ -54,11 +54,14 @@ def parser() -> argparse.ArgumentParser:
         "day",
         help="play one more business day onto filled stores",
         description="Play the business day after the newest one in the stores: new rows, changed rows, "
-        "and with --deletes vanished rows.",
+        "and vanished ones.",
     )
     day.add_argument("--seed", type=int, default=SEED, help=f"of all draws (default: {SEED})")
     day.add_argument(
-        "--deletes", action="store_true", help="also delete some sessions, orders, addresses, pancakes"
+        "--deletes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="delete some sessions, orders, addresses and pancakes too",
     )
 
     commands.add_parser(

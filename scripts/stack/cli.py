@@ -228,6 +228,8 @@ def conf(args: argparse.Namespace) -> dict[str, Any]:
         raise StackError("run: --conf is not a JSON object")
     if args.full_refresh:
         found["full_refresh"] = True
+    if args.allow_deletes:
+        found["allow_deletes"] = True
     if args.tables:
         found["tables"] = [name for name in args.tables.replace(",", " ").split() if name]
     if args.limit is not None:
@@ -304,6 +306,9 @@ def options(command: Callable[..., int], sub: argparse.ArgumentParser) -> None:
     if command is run:
         sub.add_argument("dags", nargs="*", metavar="dag")
         sub.add_argument("--full-refresh", action="store_true", help="take whole tables")
+        sub.add_argument(
+            "--allow-deletes", action="store_true", help="delete more rows than a contract's limit"
+        )
         sub.add_argument("--tables", help="take only these tables, such as orders,order_items")
         sub.add_argument("--limit", type=int, help="of events_curated: the most objects to take")
         sub.add_argument("--conf", help="parameters as JSON, as the web form would send them")

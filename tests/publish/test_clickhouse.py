@@ -70,7 +70,13 @@ class Shop:
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.address)
 
-    def run(self, *, lines: tuple[Row, ...] = (), payments: tuple[Row, ...] = ()) -> str:
+    def run(
+        self,
+        *,
+        lines: tuple[Row, ...] = (),
+        payments: tuple[Row, ...] = (),
+        removed_lines: tuple[int, ...] = (),
+    ) -> str:
         """A run that PostgreSQL shows: rows by primary key, in the warehouse and as increments."""
         run_id = new_run_id("shop", datetime.now(UTC))
         changed = {"fact_order_line": lines, "fact_payment": payments}
@@ -80,6 +86,11 @@ class Shop:
                     written = self._write(connection, model, rows)
                     with self.lake.create(f"increment/{model}/run={run_id}/part-0.parquet") as sink:
                         pq.write_table(written, sink)
+            gone = [f"{number:>036}" for number in removed_lines]
+            if gone:
+                connection.execute("DELETE FROM dwh.fact_order_line WHERE order_item_id = ANY(%s)", (gone,))
+                with self.lake.create(f"removed/fact_order_line/run={run_id}/part-0.parquet") as sink:
+                    pq.write_table(pa.table({"order_item_id": gone}), sink)
             connection.execute(
                 "INSERT INTO etl.run (run_id, pipeline, dag_id, dag_run_id, status, published_at) "
                 "VALUES (%s, 'shop', 'd', 'r', 'published', clock_timestamp())",
@@ -87,7 +98,10 @@ class Shop:
             )
         self.lake.write_json(
             f"report/shop/run={run_id}/transform.json",
-            {"models": {model: len(rows) for model, rows in changed.items()}},
+            {
+                "models": {model: len(rows) for model, rows in changed.items()},
+                "removed": {"fact_order_line": len(removed_lines)} if removed_lines else {},
+            },
         )
         return run_id
 
@@ -192,6 +206,15 @@ def test_rows_and_measures_of_a_run_arrive(shop: Shop) -> None:
         assert sorted(store.read(connection, run_id), key=repr) == sorted(lines, key=repr)
     assert shop.runs() == [run_id]
     assert shop.ask("SELECT run_id FROM etl.run_target WHERE state = 'shown'") == [(run_id,)]
+
+
+def test_rows_whose_source_rows_are_deleted_leave_clickhouse(shop: Shop) -> None:
+    shop.publish(shop.run(lines=(line(1), line(2), line(3)), payments=(payment(1, "5.00"),)))
+    shop.publish(shop.run(removed_lines=(2,)))
+    assert shop.client.query("SELECT count() FROM fact_order_line").result_rows == [(2,)]
+    lines = shop.publish(shop.run(lines=(line(4),), removed_lines=(1,)))
+    assert shop.client.query("SELECT count() FROM fact_order_line").result_rows == [(2,)]
+    assert all(one.closed for one in lines)
 
 
 def test_a_run_that_died_between_the_stores_is_finished_by_the_next(shop: Shop) -> None:

@@ -36,8 +36,10 @@ def write_batch(
     *,
     snapshot_at: datetime = SNAPSHOT,
     attempt: int = 1,
+    deleted: Iterable[tuple[Any, ...]] = (),
+    census: dict[str, Any] | None = None,
 ) -> Manifest:
-    """Commits rows as a raw batch of one table."""
+    """Commits rows as a raw batch of one table, and keys that the source no longer has."""
     rows = list(rows)
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
     parts = ()
@@ -51,6 +53,17 @@ def write_batch(
         with lake.create(key) as sink:
             pq.write_table(pa.Table.from_arrays(columns, schema=pa.schema(fields)), sink, compression="zstd")
         parts = (Part(key, len(rows), sink.size, sink.sha256),)
+    gone = list(deleted)
+    evidence = ()
+    if gone:
+        columns = [
+            pa.array(values, WIRE.get(contract.column(name).type.kind, pa.string()))
+            for name, values in zip(contract.key, zip(*gone, strict=True), strict=True)
+        ]
+        key = f"{prefix}/deleted/part-00000.parquet"
+        with lake.create(key) as sink:
+            pq.write_table(pa.Table.from_arrays(columns, names=list(contract.key)), sink)
+        evidence = (Part(key, len(gone), sink.size, sink.sha256),)
     manifest = Manifest(
         run_id=run_id,
         source=contract.source,
@@ -68,6 +81,8 @@ def write_batch(
             name: str(sum(Decimal(str(row[name])) for row in rows)) for name in contract.control_totals
         },
         parts=parts,
+        deleted=evidence,
+        census=census,
     )
     commit(lake, manifest)
     return manifest

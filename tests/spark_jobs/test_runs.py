@@ -4,6 +4,7 @@ The reconciliation checks are the oracle: they compare each whole model with the
 so a row that a run should have touched and did not shows at once.
 """
 
+import hashlib
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,13 +18,13 @@ from pyspark.sql import SparkSession
 
 from spark_jobs.transform import transform
 from spark_jobs.typed import BadValuesError
-from tallyhouse.contracts import load_pipeline
+from tallyhouse.contracts import TableContract, load_pipeline
 from tallyhouse.lake import Lake
 from tallyhouse.migrate import migrate_warehouse
 from tallyhouse.publish.postgres import publish
 from tallyhouse.runs import open_run
 from tallyhouse.settings import Settings
-from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_pipeline
+from tests.spark_jobs.raw_batches import pancakes, techmarket, uuid, write_batch, write_pipeline
 
 pytestmark = pytest.mark.integration
 
@@ -104,6 +105,108 @@ def test_one_run_fills_every_model(house: House) -> None:
     assert all(report["models"].values()), report["models"]
     checked = {table for (table,) in house.ask("SELECT DISTINCT table_name FROM etl.ledger")}
     assert checked >= set(load_pipeline("techmarket").models)
+
+
+class Deleting:
+    """Runs in which rows are deleted, with the keys that the sources then have, digested in Python."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.keys: dict[str, set[tuple[Any, ...]]] = {}
+
+    def run(self, rows: Rows, deleted: dict[str, list[tuple[Any, ...]]] | None = None) -> dict[str, Any]:
+        house, at = self.house, self.house.next_snapshot()
+        with house.connect() as connection:
+            tables = load_pipeline("techmarket").tables
+            run_id = open_run(
+                connection,
+                "techmarket",
+                tables=[table.name for table in tables],
+                dag_id="d",
+                dag_run_id="r",
+                logical_date=None,
+                full_refresh=False,
+            )
+        for table in tables:
+            gone = (deleted or {}).get(table.name, [])
+            keys = self.keys.setdefault(table.name, set())
+            keys |= {tuple(row[name] for name in table.key) for row in rows.get(table.name, [])}
+            keys -= set(gone)
+            digest = sum(
+                int(hashlib.sha256(self.text(table, key).encode()).hexdigest()[:15], 16) for key in keys
+            )
+            census = {"at": at.isoformat(), "rows": len(keys), "digest": str(digest), "deleted": len(gone)}
+            census |= {"left": 0, "left_digest": "0", "came": 0, "came_digest": "0"}
+            write_batch(
+                *(house.lake, table, run_id, rows.get(table.name, ())),
+                snapshot_at=at,
+                deleted=gone,
+                census=census,
+            )
+        transform("techmarket", run_id)
+        lines = publish(house.connect, house.address, house.lake, load_pipeline("techmarket"), run_id)
+        assert all(line.closed for line in lines)
+        report: dict[str, Any] = house.lake.read_json(f"report/techmarket/run={run_id}/transform.json")
+        return report
+
+    @staticmethod
+    def text(table: TableContract, key: tuple[Any, ...]) -> str:
+        kinds = [table.column(name).type.kind for name in table.key]
+        return "".join(
+            f"{len(value)}:{value}" if kind in ("char", "varchar") else f"{value}|"
+            for kind, value in zip(kinds, key, strict=True)
+        )
+
+
+def test_deleted_rows_leave_the_facts_and_end_the_versions(house: House) -> None:
+    """The checks of each model compare all of it with what is live in `ods`, in every run."""
+    shop, rows = Deleting(house), techmarket(30)
+    shop.run(rows)
+    order = rows["orders"][0]["id"]
+    items = [(row["id"],) for row in rows["order_items"] if row["order_id"] == order]
+    payments = [row["id"] for row in rows["payments"] if row["order_id"] == order]
+    refunds = [(row["id"],) for row in rows["refunds"] if row["payment_id"] in payments]
+    customer, product = rows["orders"][5]["customer_id"], rows["order_items"][-1]["product_id"]
+    report = shop.run(
+        {},
+        {
+            "orders": [(order,)],
+            "order_items": items,
+            "payments": [(one,) for one in payments],
+            "refunds": refunds,
+            "customers": [(customer,)],
+            "products": [(product,)],
+            "payment_methods": [(3,)],
+        },
+    )
+    assert report["removed"]["fact_order_line"] == len(items)
+    lines = f"SELECT count(*) FROM dwh.fact_order_line WHERE order_id = '{order}'"
+    assert house.ask(lines) == [(0,)]
+    seen = FIRST + timedelta(days=1)
+    assert house.ask(f"SELECT _deleted_at FROM ods.orders WHERE id = '{order}'") == [(seen,)]
+    for versions in (
+        f"dwh.dim_customer WHERE customer_id = '{customer}'",
+        f"dwh.dim_product WHERE product_id = '{product}'",
+    ):
+        assert house.ask(f"SELECT valid_to, is_current FROM {versions}") == [(seen, False)]
+    assert house.ask("SELECT count(*) FROM dwh.dim_payment_method WHERE method_id = 3") == [(0,)]
+
+    # Touched again without being back, an ended member stays ended.
+    shop.run({"users": [row for row in rows["users"] if row["customer_id"] == customer]})
+    current = f"SELECT count(*) FROM dwh.dim_customer WHERE customer_id = '{customer}' AND is_current"
+    assert house.ask(current) == [(0,)]
+
+    # Back with the very rows that they had.
+    shop.run(
+        {
+            "customers": [row for row in rows["customers"] if row["id"] == customer],
+            "products": [row for row in rows["products"] if row["id"] == product],
+            "order_items": [row for row in rows["order_items"] if row["order_id"] == order],
+            "orders": rows["orders"][:1],
+        }
+    )
+    assert house.ask(lines) == [(len(items),)]
+    assert house.ask(current) == [(1,)]
 
 
 def test_runs(house: House) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from spark_jobs.scd2 import OPEN_FUTURE, OPEN_PAST, assign, versions
 from tests.spark_jobs.frames import surrogate
@@ -29,7 +30,9 @@ def test_versions_partition_time(spark: SparkSession, history: dict, current: di
     before = [(m, c, at) for m, known in history.items() if m in current for at, c in known.items()]
     rows = versions(
         now,
-        spark.createDataFrame(before, SCHEMA) if before else None,
+        spark.createDataFrame(before, SCHEMA).withColumn("valid_to", F.lit(OPEN_FUTURE).cast("timestamp"))
+        if before
+        else None,
         natural_key="member",
         surrogate="key",
         source="s.t",
@@ -56,7 +59,7 @@ def test_versions_partition_time(spark: SparkSession, history: dict, current: di
     # Nothing is new when the same state comes again.
     again = versions(
         now,
-        rows.select("member", "colour", "version_at"),
+        rows.select("member", "colour", "version_at", "valid_to"),
         natural_key="member",
         surrogate="key",
         source="s.t",

@@ -208,6 +208,8 @@ def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -
         control_totals=tuple(overlay.get("control_totals", ())),
         proof=overlay.get("proof", "digest"),
         schema=overlay.get("schema", "public"),
+        deletes=overlay.get("deletes", "mark"),
+        delete_limit=overlay.get("delete_limit", 0.2),
     )
     contract.validate()
     return contract

@@ -81,6 +81,9 @@ class TableContract:
         control_totals: Numeric columns whose sums are carried through the ledger beside the counts.
         proof: What the source says of a window beside its totals: `digest`, of every row, or `count` alone.
         schema: Where it is in a PostgreSQL source.
+        deletes: `mark` finds rows that the source no longer has and marks them in `ods`; `ignore` does not
+            look, as where the source marks its deleted rows itself.
+        delete_limit: Share of the live rows that a run may mark without being told to.
     """
 
     source: str
@@ -92,6 +95,8 @@ class TableContract:
     control_totals: tuple[str, ...]
     proof: str = "digest"
     schema: str = "public"
+    deletes: str = "mark"
+    delete_limit: float = 0.2
 
     @property
     def qualified_name(self) -> str:
@@ -142,6 +147,10 @@ class TableContract:
                 raise ValueError(
                     f"{where}: control total {name!r} is not an exact number of 38 digits at most"
                 )
+        if self.deletes not in ("mark", "ignore"):
+            raise ValueError(f"{where}: deletes {self.deletes!r} is neither `mark` nor `ignore`")
+        if type(self.delete_limit) not in (int, float) or not 0 <= self.delete_limit <= 1:
+            raise ValueError(f"{where}: delete_limit {self.delete_limit!r} is not a share from 0 to 1")
         if self.proof not in ("count", "digest"):
             raise ValueError(f"{where}: proof {self.proof!r} is neither `count` nor `digest`")
         for column in self.columns:

@@ -91,7 +91,7 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
     totals += [f"CAST(COALESCE(SUM(w.{name(total)}), 0) AS {as_text})" for total in contract.control_totals]
     return Statement(
         columns=tuple(
-            f"{_wire(dialect, f'w.{name(column.name)}', column)} AS {name(column.name)}"
+            f"{wire(dialect, f'w.{name(column.name)}', column)} AS {name(column.name)}"
             for column in contract.columns
         ),
         table=name(contract.name) if dialect == "mysql" else f"{name(contract.schema)}.{name(contract.name)}",
@@ -101,11 +101,12 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
 
 
 def _digest(dialect: str, contract: TableContract, name: Callable[[str], str]) -> str:
-    values = [(column.type, _wire(dialect, f"w.{name(column.name)}", column)) for column in contract.columns]
+    values = [(column.type, wire(dialect, f"w.{name(column.name)}", column)) for column in contract.columns]
     return total(dialect, row_digest(dialect, values))
 
 
-def _wire(dialect: str, value: str, column: Column) -> str:
+def wire(dialect: str, value: str, column: Column) -> str:
+    """A column's value as it crosses the wire, in SQL."""
     return _mysql_wire(value, column.type) if dialect == "mysql" else _postgres_wire(value, column.type.kind)
 
 

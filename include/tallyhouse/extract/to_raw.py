@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,6 +13,7 @@ from adbc_driver_manager import Error as AdbcError
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.deletes import Census
 from tallyhouse.extract.raw_digest import raw_digest
 from tallyhouse.extract.stream import SourceStream, wire_schema
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
@@ -34,6 +35,7 @@ def write_batch(
     attempt: int,
     watermark: datetime | None,
     next_watermark: datetime | None = None,
+    census: Callable[[list[str], datetime], Census | None] | None = None,
 ) -> Manifest:
     """Streams rows into Parquet parts and commits them by their manifest.
 
@@ -46,6 +48,7 @@ def write_batch(
         watermark: The window's lower bound, None for the whole table.
         next_watermark: Where the next window starts, from `open_work.next_watermark`; None where that
             is not known or the table has no cursor.
+        census: Looks for deleted rows, given the keys of the parts and when they were read.
 
     Returns:
         The committed manifest.
@@ -88,6 +91,10 @@ def write_batch(
                 table=contract.qualified_name,
                 rule="source=raw digest",
             )
+    found = census([part.key for part in parts], stream.statement.snapshot_at) if census else None
+    deleted = tuple(_write_evidence(found, lake, prefix, contract)) if found else ()
+    if found and found.first_came and next_watermark:
+        next_watermark = min(next_watermark, found.first_came)
     manifest = Manifest(
         run_id=run_id,
         source=contract.source,
@@ -104,10 +111,24 @@ def write_batch(
         control_totals=stream.statement.control_totals,
         parts=parts,
         raw_digest=digest,
+        deleted=deleted,
+        census=found.as_json() if found else None,
     )
     commit(lake, manifest)
     log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
     return manifest
+
+
+def _write_evidence(census: Census, lake: Lake, prefix: str, contract: TableContract) -> Iterator[Part]:
+    """The deleted keys as a Parquet object, typed as the wire has them."""
+    if not census.deleted:
+        return iter(())
+    columns = zip(*census.deleted, strict=True)
+    schema = pa.schema([wire_schema(contract).field(name) for name in contract.key])
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return write_parts(
+        iter([pa.RecordBatch.from_arrays(arrays, schema=schema)]), lake, f"{prefix}/deleted", schema
+    )
 
 
 def source_raw(manifest: Manifest) -> list[Line]:

@@ -58,6 +58,8 @@ class Manifest:
         control_totals: Sums of the contract's control totals, by the source inside the snapshot, as text.
         parts: The Parquet objects; none when the window was empty.
         raw_digest: Digest of the parts' rows, read back by another engine than the one that wrote them.
+        deleted: Parquet objects with the keys that the source no longer has, as evidence.
+        census: What was counted of the table's keys; see `extract.deletes.Census`. None where nobody looked.
     """
 
     run_id: str
@@ -75,6 +77,8 @@ class Manifest:
     control_totals: dict[str, str]
     parts: tuple[Part, ...]
     raw_digest: str | None = None
+    deleted: tuple[Part, ...] = ()
+    census: dict[str, Any] | None = None
 
     @property
     def full(self) -> bool:
@@ -101,7 +105,8 @@ class Manifest:
         for name in ("snapshot_at", "watermark_from", "watermark_to"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["columns"] = tuple(values["columns"])
-        values["parts"] = tuple(Part(**part) for part in values["parts"])
+        for name in ("parts", "deleted"):
+            values[name] = tuple(Part(**part) for part in values.get(name, ()))
         return cls(**values)
 
 

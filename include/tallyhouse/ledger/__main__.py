@@ -76,7 +76,7 @@ class Run:
 
 WIDTH: int | None = None
 """Columns to print in; None asks the terminal."""
-OF_SOURCES = (Hop.SOURCE_RAW, Hop.RAW_CURATED, Hop.RAW_ACCEPTED, Hop.ACCEPTED_ODS)
+OF_SOURCES = (Hop.SOURCE_RAW, Hop.RAW_CURATED, Hop.RAW_ACCEPTED, Hop.ACCEPTED_ODS, Hop.SOURCE_ODS)
 """The hops of source tables; models have the others. Side by side all of them would not fit a terminal."""
 
 

@@ -19,6 +19,7 @@ class Hop(StrEnum):
     RAW_CURATED = "raw=curated"
     RAW_ACCEPTED = "raw=accepted"
     ACCEPTED_ODS = "accepted=ods"
+    SOURCE_ODS = "source=ods"
     ODS_MODEL = "ods=model"
 
 

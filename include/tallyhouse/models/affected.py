@@ -12,9 +12,10 @@ What is found may be more than what changes; it is never less.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -26,6 +27,21 @@ from tallyhouse.models.definition import EXISTING, Definition
 from tallyhouse.models.load import definition, table_of
 from tallyhouse.models.paths import Path, key_of, only_presence, paths
 from tallyhouse.publish import staging
+from tallyhouse.publish.deletes import copy_keys
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Rows of a table that the source no longer has.
+
+    Attributes:
+        at: When that was seen; UTC.
+        keys: Their keys, as the wire carries them.
+    """
+
+    at: datetime
+    keys: Sequence[tuple[Any, ...]]
+
 
 Load = Callable[[str, pa.Schema], None]
 """Puts rows into a staging table, given its name and the columns that it takes."""
@@ -74,19 +90,28 @@ class AffectedKeys:
         pipeline: Whose models are built.
         prefix: What the names of the staging tables begin with.
         changed: Tables with rows in this run, and dimensions with versions that are new or differ.
+        gone: Tables of which the source no longer has some rows, and since when that is known.
     """
 
     connection: psycopg.Connection[Any]
     pipeline: PipelineContract
     prefix: str
     changed: set[str] = field(default_factory=set)
+    gone: dict[str, datetime] = field(default_factory=dict)
 
-    def stage(self, rows: dict[str, int], load: Callable[[TableContract], Load]) -> None:
+    def stage(
+        self,
+        rows: dict[str, int],
+        load: Callable[[TableContract], Load],
+        deleted: Mapping[str, Deleted] | None = None,
+    ) -> None:
         """Loads the keys and join columns of the run's rows aside.
 
         Args:
             rows: How many rows of each table the run brings.
             load: Gives what puts a table's rows into its staging table.
+            deleted: Keys of rows that the source no longer has, by table; such rows count as changed, and are
+                no longer there for any model.
         """
         models = self._built()
         contracts = {table.name: table for table in self.pipeline.tables}
@@ -97,6 +122,28 @@ class AffectedKeys:
             if rows.get(name):
                 self.changed.add(name)
                 self._fill(f"t_{name}", load(contract))
+            if deleted and name in deleted:
+                self._stage_deleted(contract, columns, deleted[name])
+
+    def _stage_deleted(self, contract: TableContract, columns: tuple[str, ...], deleted: Deleted) -> None:
+        name = contract.name
+        self.changed.add(name)
+        self.gone[name] = deleted.at
+        table = sql.Identifier("staging", f"{self.prefix}d_{name}")
+        copy_keys(self.connection, table, contract, list(deleted.keys), temporary=False)
+        # What they were joined by, so that what they touched is found.
+        self._execute(
+            f"INSERT INTO {self._staged(contract)} SELECT {_list('o', columns)} FROM ods.{_id(name)} AS o "
+            f"WHERE {self._is_gone('o', contract)}"
+        )
+        self._execute(f"ANALYZE {self._staged(contract)}")
+
+    def _is_gone(self, alias: str, contract: TableContract) -> str:
+        """Whether a row is one that the source no longer has."""
+        if contract.name not in self.gone:
+            return "FALSE"
+        same = " AND ".join(f"d.{_id(column)} = {_id(alias)}.{_id(column)}" for column in contract.key)
+        return f"EXISTS (SELECT 1 FROM {self._name(f'd_{contract.name}')} AS d WHERE {same})"
 
     def of(self, model: Definition) -> int | None:
         """Finds the rows of a model that are touched.
@@ -136,17 +183,42 @@ class AffectedKeys:
             A query over `ods` or the star schema: whole rows of that table.
         """
         target = self._table(model, name)
+        join = model.joins.get(name)
+        is_table = name != EXISTING and not (join and join.dimension)
+        there = f"NOT {self._is_gone('t', table_of(model, name))}" if is_table else "TRUE"
         if model.whole:
-            return f"SELECT t.* FROM {target} AS t"
+            return f"SELECT t.* FROM {target} AS t WHERE {there}"
         key = key_of(model, name)
         wanted = [self._forwards(model, name, path) for path in paths(model, name)]
-        join = model.joins.get(name)
-        if name != EXISTING and not (join and join.dimension):
+        if is_table:
             # A row that the run brings may be older than what is there; both have to be seen.
             wanted.append(f"SELECT {_list('x', key)} FROM {self._staged(table_of(model, name))} AS x")
         if name == EXISTING:
             key = (str(model.natural_key),)
-        return f"SELECT t.* FROM {target} AS t WHERE ({_list('t', key)}) IN (" + " UNION ".join(wanted) + ")"
+        columns = self._ended(model) if name == EXISTING else "t.*"
+        return (
+            f"SELECT {columns} FROM {target} AS t WHERE {there} AND ({_list('t', key)}) IN ("
+            + " UNION ".join(wanted)
+            + ")"
+        )
+
+    def _ended(self, model: Definition) -> str:
+        """A model's own columns; the current version of a member that is gone ends when that was seen."""
+        driver = table_of(model, model.driver)
+        if driver.name not in self.gone or not model.history:
+            return "t.*"
+        (key,) = driver.key
+        gone = (
+            f"t.is_current AND EXISTS (SELECT 1 FROM {self._name(f'd_{driver.name}')} AS d "
+            f"WHERE d.{_id(key)} = t.{_id(str(model.natural_key))})"
+        )
+        # Never before it began, should the clock of the source's data be ahead.
+        end = f"greatest('{self.gone[driver.name].isoformat()}', t.valid_from + interval '1 microsecond')"
+        changed = {
+            "valid_to": f"CASE WHEN {gone} THEN {end} ELSE t.valid_to END AS valid_to",
+            "is_current": f"t.is_current AND NOT ({gone}) AS is_current",
+        }
+        return ", ".join(changed.get(name, f"t.{_id(name)}") for name in model.columns)
 
     def compare(self, dimension: Definition, load: Load) -> None:
         """Finds the members of a dimension that differ from what the warehouse has, and from when on.
@@ -170,18 +242,34 @@ class AffectedKeys:
         member = str(dimension.natural_key)
         begins = ("valid_from",) if dimension.history else ()
         columns = tuple(dict.fromkeys((member, *begins, *sorted(taken))))
-        self._create(f"v_{dimension.name}", f"dwh.{_id(dimension.name)}", columns)
+        ends = ("valid_to",) if dimension.history else ()
+        staged = tuple(dict.fromkeys((*columns, *ends)))
+        self._create(f"v_{dimension.name}", f"dwh.{_id(dimension.name)}", staged)
         self._fill(f"v_{dimension.name}", load)
         new = f"SELECT {_list('v', columns)} FROM {self._name(f'v_{dimension.name}')} AS v"
         old = (
             f"SELECT {_list('d', columns)} FROM dwh.{_id(dimension.name)} AS d WHERE d.{_id(member)} IN "
             f"(SELECT v.{_id(member)} FROM {self._name(f'v_{dimension.name}')} AS v)"
         )
+        differs = f"({new} EXCEPT {old}) UNION ALL ({old} EXCEPT {new})"
+        if dimension.history:
+            # A member that is gone, or back, differs from its end on.
+            others = ", ".join(f"NULL::{_type_of(dimension, name)}" for name in columns[2:])
+            for versions in (
+                f"{self._name(f'v_{dimension.name}')} AS e",
+                f"dwh.{_id(dimension.name)} AS e WHERE e.{_id(member)} IN "
+                f"(SELECT v.{_id(member)} FROM {self._name(f'v_{dimension.name}')} AS v)",
+            ):
+                differs += (
+                    f" UNION ALL (SELECT e.{_id(member)}, max(e.valid_to){', ' if others else ''}{others} "
+                    f"FROM {versions} GROUP BY e.{_id(member)} "
+                    "HAVING max(e.valid_to) < '2299-12-31 00:00:00+00')"
+                )
         since = "min(x.valid_from)" if dimension.history else "'-infinity'::timestamptz"
         name = self._name(f"c_{dimension.name}")
         self._execute(
             f"CREATE UNLOGGED TABLE {name} AS SELECT x.{_id(member)}, {since} AS since "
-            f"FROM (({new} EXCEPT {old}) UNION ALL ({old} EXCEPT {new})) AS x "
+            f"FROM ({differs}) AS x "
             f"GROUP BY x.{_id(member)}"
         )
         self._execute(f"ANALYZE {name}")
@@ -240,7 +328,7 @@ class AffectedKeys:
         new = f"SELECT {_list('n', columns)} FROM {self._staged(contract)} AS n"
         if only_presence(model, name):
             there = f"SELECT 1 FROM ods.{_id(contract.name)} AS o WHERE {same} AND o._deleted_at IS NULL"
-            return f"({new} WHERE NOT EXISTS ({there}))"
+            return f"({new} WHERE NOT EXISTS ({there}) OR {self._is_gone('n', contract)})"
         old = (
             f"SELECT {_list('o', columns)} FROM ods.{_id(contract.name)} AS o "
             f"JOIN {self._staged(contract)} AS n ON {same}"
@@ -287,6 +375,10 @@ class AffectedKeys:
 
     def _execute(self, statement: str) -> None:
         self.connection.execute(statement.encode())
+
+
+def _type_of(dimension: Definition, name: str) -> str:
+    return dimension.columns[name].column_type.postgres
 
 
 def _projection(models: list[Definition], contract: TableContract) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ def tables(pipeline: str) -> dict[str, TableContract]:
     return {table.name: table for table in load_pipeline(pipeline).tables}
 
 
+def own_key(model: Definition) -> tuple[str, ...]:
+    """The columns of a model that hold the key of the source row that it has a row of."""
+    return (model.natural_key,) if model.natural_key else model.key
+
+
 def table_of(model: Definition, name: str) -> TableContract:
     """The contract of the table of an input that is a table."""
     join = model.joins.get(name)

@@ -283,19 +283,21 @@ def _increments(lake: Lake, pipeline: PipelineContract, run_id: str) -> list[str
     remedy = "Nothing is lost: the models are copied from the warehouse instead"
     key = f"report/{pipeline.name}/run={run_id}/transform.json"
     try:
-        reported = lake.read_json(key)["models"]
+        report = lake.read_json(key)
     except FileNotFoundError as error:
         raise TallyhouseError(f"{key} is gone from the lake", remedy=remedy) from error
+    removed = report.get("removed", {})  # earlier runs removed nothing
     for model in pipeline.models:
-        keys = lake.keys(f"increment/{model}/run={run_id}")
-        found = sum(lake.row_count(key) for key in keys if key.endswith(".parquet"))
-        if found != reported[model]:
-            raise TallyhouseError(
-                f"the transform reported {reported[model]} rows, the lake holds {found} of them",
-                remedy=remedy,
-                table=model,
-            )
-    return [model for model in pipeline.models if reported[model]]
+        for folder, said in (("increment", report["models"][model]), ("removed", removed.get(model, 0))):
+            keys = lake.keys(f"{folder}/{model}/run={run_id}")
+            found = sum(lake.row_count(key) for key in keys if key.endswith(".parquet"))
+            if found != said:
+                raise TallyhouseError(
+                    f"the transform reported {said} rows, the lake holds {found} of them",
+                    remedy=remedy,
+                    table=model,
+                )
+    return [model for model in pipeline.models if report["models"][model] or removed.get(model)]
 
 
 def _compare(connection: psycopg.Connection[Any], name: str, target: Target, model: str) -> list[Line]:

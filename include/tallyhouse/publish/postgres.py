@@ -22,9 +22,10 @@ from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.models import definition
+from tallyhouse.models.load import table_of
 from tallyhouse.models.postgres import checks, merge
+from tallyhouse.publish import deletes, staging
 from tallyhouse.publish import sql as statements
-from tallyhouse.publish import staging
 from tallyhouse.publish.first_load import indexes_afterwards
 from tallyhouse.publish.limits import Capacity, check_fits
 from tallyhouse.publish.target import load
@@ -105,9 +106,10 @@ def publish(
                     lines += _apply_table(
                         connection, lake, table, manifest, report, staged.tables[table.name]
                     )
+                    lines += deletes.mark(connection, lake, table, manifest)
                     _move_watermark(connection, manifest)
                 for model in pipeline.models:
-                    lines += _merge_model(connection, model, staged.models.get(model))
+                    lines += _merge_model(connection, model, staged.models.get(model), manifests)
                 store.write(connection, run_id, pipeline.name, lines)
                 check_closed(lines, run_id)
                 mark_published(connection, run_id, pipeline.targets)
@@ -313,8 +315,13 @@ def _applied_totals(
     return {column: {"ods": next(sums), "superseded": next(sums)} for column in table.control_totals}
 
 
-def _merge_model(connection: psycopg.Connection[Any], model: str, staged: str | None) -> list[Line]:
+def _merge_model(
+    connection: psycopg.Connection[Any], model: str, staged: str | None, manifests: dict[str, Manifest]
+) -> list[Line]:
     defined = definition(model)
+    driver = table_of(defined, defined.driver)
+    if not defined.history and driver.qualified_name in manifests:
+        deletes.remove(connection, defined, driver, manifests[driver.qualified_name])
     if staged is not None:
         with indexes_afterwards(connection, "dwh", model, staged=staged) as bare:
             connection.execute(merge(defined, staging=f'staging."{staged}"', bare=bare).encode())
@@ -332,7 +339,7 @@ def _move_watermark(connection: psycopg.Connection[Any], manifest: Manifest) -> 
         "INSERT INTO etl.watermark AS w (source, table_name, watermark, run_id, moved_at) "
         "VALUES (%s, %s, %s, %s, clock_timestamp()) ON CONFLICT (source, table_name) DO UPDATE "
         "SET watermark = excluded.watermark, run_id = excluded.run_id, moved_at = excluded.moved_at "
-        # Back only with a whole table: the server's clock was set back, and later rows bear earlier times.
-        "WHERE excluded.watermark > w.watermark OR %s",
-        (manifest.source, manifest.table, manifest.watermark_to, manifest.run_id, manifest.full),
+        # Back too: the server's clock was set back, or rows came with earlier times than their commit.
+        "WHERE excluded.watermark != w.watermark",
+        (manifest.source, manifest.table, manifest.watermark_to, manifest.run_id),
     )

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseHook
@@ -13,10 +14,12 @@ from airflow.sdk import BaseHook
 from tallyhouse import declared_lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.deletes import Census, check_limit, take_census
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark, tell
 from tallyhouse.extract.preflight import check_columns, warn_of_slow_cursor
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import source_raw, write_batch
+from tallyhouse.lake import Lake
 from tallyhouse.ledger import Line
 from tallyhouse.ledger.store import write_unless_published
 from tallyhouse.runs import read_watermarks
@@ -35,12 +38,16 @@ class ExtractionOperator(LineageMixin, RunOperator):
     :param source: name of the source's contract (templated)
     :param tables: tables to take; those of other sources are passed over, None takes all (templated)
     :param full_refresh: take whole tables instead of the window since the watermark (templated)
+    :param allow_deletes: whether more rows may be deleted than a contract's limit (templated)
     :param source_conn_id: connection of the extraction account; the contract's by default (templated)
 
     See `RunOperator` for the other parameters.
     """
 
-    template_fields: Sequence[str] = ("source", "run_id", "tables", "full_refresh", "source_conn_id")
+    template_fields: Sequence[str] = (
+        *("source", "run_id", "tables", "full_refresh"),
+        *("allow_deletes", "source_conn_id"),
+    )
     ui_color = "#dbe9f6"
 
     engine: ClassVar[str]
@@ -54,6 +61,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
         source: str,
         tables: list[str] | str | None = None,
         full_refresh: bool | str = False,
+        allow_deletes: bool | str = False,
         source_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -61,6 +69,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
         self.source = source
         self.tables = tables
         self.full_refresh = full_refresh
+        self.allow_deletes = allow_deletes
         self.source_conn_id = source_conn_id
 
     @property
@@ -125,6 +134,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
                 attempt=context["ti"].try_number,
                 watermark=watermark,
                 next_watermark=next_watermark(work, self.contract, published) if work is not None else None,
+                census=partial(self._census, table, lake, whole=watermark is None),
             )
             result[table.name] = {"key": manifest.key, "rows": manifest.rows}
             lines += source_raw(manifest)
@@ -143,6 +153,22 @@ class ExtractionOperator(LineageMixin, RunOperator):
             conn.schema or "",
             stores,
         )
+
+    def _census(
+        self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
+    ) -> Census | None:
+        """Looks for deleted rows; of a replica one sighting proves nothing."""
+        if table.deletes == "ignore" or self.contract.replica_lag is not None:
+            return None
+        with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
+            census = take_census(
+                *(source, self.engine, warehouse, lake, table, parts), whole_at=at if whole else None
+            )
+        if census is not None:
+            check_limit(table, census, allowed=bool(self.allow_deletes))
+            if census.deleted:
+                self.log.info("%s: %s rows are no longer there", table.qualified_name, len(census.deleted))
+        return census
 
     def _tables(self) -> list[TableContract]:
         return [table for table in self.contract.tables if not self.tables or table.name in self.tables]

@@ -48,6 +48,12 @@ def nightly_params(pipeline: str) -> dict[str, Param]:
             title="Full refresh",
             description="Take whole tables instead of what changed since the last run.",
         ),
+        "allow_deletes": Param(
+            False,
+            type=["null", "boolean"],
+            title="Yes, delete them",
+            description="Mark rows as deleted that the source no longer has, however many they are.",
+        ),
     }
 
 
@@ -65,7 +71,13 @@ def nightly(pipeline: str, fetch: type[RunOperator] | None = None) -> None:
     fetched = [fetch(task_id="fetch", run_id=open_run.output)] if fetch else []
     with TaskGroup("extract", tooltip="One snapshot per table, streamed into immutable raw") as extract:
         for name, source in outline(pipeline).items():
-            EXTRACTIONS[source.engine](task_id=name, source=name, run_id=open_run.output, **asked)
+            EXTRACTIONS[source.engine](
+                task_id=name,
+                source=name,
+                run_id=open_run.output,
+                allow_deletes="{{ params.allow_deletes }}",
+                **asked,
+            )
     check = CheckBatchOperator(task_id="check", **run)
     transform = TransformBatchOperator(task_id="transform", **run)
     with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:

@@ -1,5 +1,6 @@
 -- The versions of a dimension with history follow one another without a gap or an overlap, from the open
--- past to the open future, and the last one is the current one.
+-- past to the open future, and the last one is the current one; of a member that the source deleted the last
+-- one has an end, and none is current.
 -- Returns (measure, left_value, right_value); a check holds where both agree.
 WITH versions AS (
     SELECT
@@ -21,5 +22,5 @@ FROM versions
 WHERE
     valid_from != previous_valid_to
     OR valid_from >= valid_to
-    OR is_last != is_current
-    OR is_last != (valid_to = '2299-12-31 00:00:00+00')
+    OR (is_current AND NOT is_last)
+    OR is_current != (valid_to = '2299-12-31 00:00:00+00')

@@ -21,6 +21,7 @@ from tallyhouse.contracts import Kind, PipelineContract
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, ModelKind, all_definitions, definition
 from tallyhouse.models.definition import COUNTS, ModelColumn
+from tallyhouse.models.load import own_key
 from tallyhouse.models.mart_totals import totals
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish import sql as statements
@@ -99,9 +100,11 @@ class Target(target.Target):
         """In one transaction, marts and the run's own line included."""
         with self._transaction():
             for model in models:
-                key = definition(model).key[0]
-                those = f'"{key}" IN (SELECT "{key}" FROM aside)'
-                self._replace(model, f"increment/{model}/run={run_id}", those)
+                key, gone = definition(model).key[0], own_key(definition(model))[0]
+                for folder, column in (("removed", gone), ("increment", key)):
+                    those = f'"{column}" IN (SELECT "{column}" FROM aside)'
+                    if self._lake.keys(prefix := f"{folder}/{model}/run={run_id}"):
+                        self._replace(model, prefix, those, insert=folder == "increment")
             self._finish(pipeline, [run_id])
 
     def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
@@ -142,13 +145,13 @@ class Target(target.Target):
         for run_id in runs:
             self._db.execute("INSERT INTO dwh.etl_run VALUES (?, ?, now())", [run_id, pipeline.name])
 
-    def _replace(self, model: str, folder: str | None, which: str) -> None:
+    def _replace(self, model: str, folder: str | None, which: str, *, insert: bool = True) -> None:
         """Puts the rows below a prefix, if there is one, in the place of those that are there."""
         if folder:
             self._register(folder)
         try:
             self._db.execute(f'DELETE FROM dwh."{model}" WHERE {which}')
-            if folder:
+            if folder and insert:
                 self._db.execute(f'INSERT INTO dwh."{model}" BY NAME SELECT {_names(model)} FROM aside')
         except (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError) as error:
             raise RowsRefusedError(model, error) from error

@@ -20,6 +20,7 @@ from tallyhouse.contracts import PipelineContract
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, definition
 from tallyhouse.models.drift import Change
+from tallyhouse.models.load import own_key
 from tallyhouse.models.mart_totals import totals
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish import sql as statements
@@ -98,15 +99,22 @@ class Target(target.Target):
         for model in models:
             (key,) = definition(model).key
             names = _names(model)
-            increment = self._parquet(f"increment/{model}/run={run_id}")
             staging = f"`{model}__staging`"
+            stays, new = [], []
+            if self._lake.keys(prefix := f"increment/{model}/run={run_id}"):
+                increment = self._parquet(prefix)
+                stays.append(f"`{key}` NOT IN (SELECT `{key}` FROM {increment})")
+                new.append(f"INSERT INTO {staging} ({names}) SELECT {names} FROM {increment}")
+            if self._lake.keys(prefix := f"removed/{model}/run={run_id}"):
+                gone = own_key(definition(model))[0]
+                stays.append(f"`{gone}` NOT IN (SELECT `{gone}` FROM {self._parquet(prefix)})")
             with _naming(model):
                 self._swap_in(
                     model,
                     [
                         f"INSERT INTO {staging} ({names}) SELECT {names} FROM `{model}` "
-                        f"WHERE `{key}` NOT IN (SELECT `{key}` FROM {increment})",
-                        f"INSERT INTO {staging} ({names}) SELECT {names} FROM {increment}",
+                        f"WHERE {' AND '.join(stays)}",
+                        *new,
                     ],
                 )
         self._mark_shown(pipeline, [run_id])

@@ -1,0 +1,346 @@
+"""Rows that the source no longer has, found by comparing keys: without CDC, and without fetching all of them.
+
+Of a whole table the batch has every key. After a window, the keys of the source are counted and digested
+in buckets, in one snapshot that is opened after the window's; so are those that `ods` will have live once
+the batch is published. Only of buckets that differ are keys fetched, in the same snapshot. What lacks there
+is deleted; it becomes evidence in raw, a Parquet object of keys. What came since the window is left to the
+next run, and the watermark kept before it, whatever its cursor says.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+
+from tallyhouse.contracts import Column, Kind, TableContract
+from tallyhouse.errors import TallyhouseError
+from tallyhouse.extract.digest import row_digest
+from tallyhouse.extract.statement import SESSION, build, wire
+from tallyhouse.lake import Lake
+
+log = logging.getLogger(__name__)
+
+BUCKET_ROWS = 1_000
+"""Keys of a bucket, about: so many are fetched for each one that differs."""
+MOST_BUCKETS = 16_384
+FEW = 10
+"""Deletions that need no leave, unless they empty the table."""
+_FETCH = 20_000
+
+
+@dataclass(frozen=True)
+class Census:
+    """The keys of a table as its source had them, against those that `ods` will have live.
+
+    Attributes:
+        at: The source's clock when they were counted; UTC.
+        rows: Keys of the source.
+        digest: The sum of their digests.
+        left: Keys of the batch that the source no longer had: deleted since, for the next run to see.
+        left_digest: The sum of their digests.
+        came: Keys that came since the batch, for the next run to take.
+        came_digest: The sum of their digests.
+        first_came: The earliest cursor among them; UTC.
+        deleted: Keys that are deleted, each as its columns' values on the wire.
+    """
+
+    at: datetime
+    rows: int
+    digest: int
+    left: int = 0
+    left_digest: int = 0
+    came: int = 0
+    came_digest: int = 0
+    first_came: datetime | None = None
+    deleted: tuple[tuple[Any, ...], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What the manifest keeps; digests as text, since they are larger than JSON's numbers."""
+        return {
+            "at": self.at.isoformat(),
+            "rows": self.rows,
+            "digest": str(self.digest),
+            "left": self.left,
+            "left_digest": str(self.left_digest),
+            "came": self.came,
+            "came_digest": str(self.came_digest),
+            "deleted": len(self.deleted),
+        }
+
+
+def take_census(
+    source: Any,
+    dialect: str,
+    warehouse: psycopg.Connection[Any],
+    lake: Lake,
+    contract: TableContract,
+    parts: list[str],
+    *,
+    whole_at: datetime | None,
+) -> Census | None:
+    """Compares the keys of a table, after its batch was written.
+
+    Args:
+        source: An open DB-API connection to the source.
+        dialect: `mysql` or `postgres`.
+        warehouse: A connection to the warehouse; what is staged there is temporary.
+        lake: Where the batch is.
+        contract: The table.
+        parts: The batch's Parquet objects.
+        whole_at: When the batch was read, where it is the whole table; None for a window.
+
+    Returns:
+        None where `ods` has no live row: nothing can be deleted then.
+    """
+    with warehouse.transaction():
+        live = _one(warehouse, _sql("SELECT count(*) FROM ods.{t} WHERE _deleted_at IS NULL", contract))
+        if not live:
+            return None
+        warehouse.execute("CREATE TEMP TABLE batch_keys (k bigint) ON COMMIT DROP")
+        _stage(warehouse, "batch_keys (k)", ((key,) for key in _batch_keys(lake, contract, parts)))
+        warehouse.execute("CREATE TEMP TABLE source_keys (k bigint, c timestamptz) ON COMMIT DROP")
+        # What `ods` has live; a deleted row keeps its place there.
+        warehouse.execute(
+            _sql(
+                "CREATE TEMP TABLE live_keys ON COMMIT DROP AS SELECT {k} AS k FROM ods.{t} AS o "
+                "WHERE o._deleted_at IS NULL",
+                contract,
+            )
+        )
+        for name in ("batch_keys", "live_keys"):
+            warehouse.execute(f"CREATE INDEX ON {name} (k)".encode())
+            warehouse.execute(f"ANALYZE {name}".encode())
+        if whole_at is not None:
+            warehouse.execute("INSERT INTO source_keys (k) SELECT DISTINCT k FROM batch_keys")
+            row = warehouse.execute("SELECT count(*), coalesce(sum(k), 0) FROM source_keys").fetchone()
+            rows, digest = row or (0, 0)
+            census = Census(whole_at, int(rows), int(digest))
+            differing, buckets = None, 1
+        else:
+            buckets = max(1, min(MOST_BUCKETS, live // BUCKET_ROWS))
+            snapshot = _Snapshot(source, dialect, contract)
+            census, differing = _compare(snapshot, warehouse, buckets)
+            _stage(warehouse, "source_keys (k, c)", snapshot.keys(buckets, differing))
+            snapshot.close()
+        warehouse.execute("CREATE INDEX ON source_keys (k)")
+        warehouse.execute("ANALYZE source_keys")
+        return _differences(warehouse, contract, census, buckets, differing)
+
+
+def check_limit(contract: TableContract, census: Census, *, allowed: bool) -> None:
+    """Stops a run that would delete more than its contract lets it.
+
+    Raises:
+        TallyhouseError: It would, and nobody said yes.
+    """
+    deleted = len(census.deleted)
+    live = census.rows - census.came + census.left + deleted
+    most = max(FEW, int(live * Decimal(str(contract.delete_limit))))
+    if allowed or not deleted or (deleted <= most and deleted < live):
+        return
+    raise TallyhouseError(
+        f"{deleted} of {live} rows are no longer in the source; {most} may go without leave",
+        remedy="If that is right, start the run again with the parameter allow_deletes; if the source was "
+        "emptied or restored by mistake, put it right first; nothing was deleted here",
+        table=contract.qualified_name,
+        rule="deleted rows within the contract's delete_limit",
+        count=deleted,
+        sample=[" ".join(map(str, key)) for key in census.deleted]
+        if not set(contract.key) & set(contract.pii)
+        else [],
+    )
+
+
+class _Snapshot:
+    """One consistent snapshot of the source, in which keys are counted and fetched."""
+
+    def __init__(self, connection: Any, dialect: str, contract: TableContract) -> None:
+        self.cursor = connection.cursor()
+        self.contract, self.dialect = contract, dialect
+        self.table = build(dialect, contract, None).table
+        values = [(column.type, _canonical(dialect, column)) for column in _key(contract)]
+        self.number = row_digest(dialect, values)
+        for setting in SESSION[dialect]:
+            self.cursor.execute(setting)
+        connection.commit()
+        if dialect == "mysql":
+            self.cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            self.cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+            now = "UTC_TIMESTAMP(6)"
+        else:
+            self.cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            now = "clock_timestamp()"
+        self.cursor.execute(f"SELECT {now}")
+        at = self.cursor.fetchone()[0]
+        self.at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+    def buckets(self, buckets: int) -> dict[int, tuple[int, int]]:
+        """By bucket, its keys and the sum of their digests."""
+        self.cursor.execute(
+            f"SELECT MOD({self.number}, {buckets}) AS b, COUNT(*), SUM({self.number}) FROM {self.table} AS w "
+            "GROUP BY b"
+        )
+        return {int(b): (int(count), int(total)) for b, count, total in self.cursor.fetchall()}
+
+    def keys(self, buckets: int, wanted: list[int]) -> Iterator[tuple[Any, ...]]:
+        """The digests of the keys in some buckets, each with its row's cursor."""
+        if not wanted:
+            return
+        quote = "`" if self.dialect == "mysql" else '"'
+        cursor = f"w.{quote}{self.contract.cursor}{quote}" if self.contract.cursor else "NULL"
+        if self.dialect == "mysql":
+            cursor = f"CAST({cursor} AS CHAR)"
+        self.cursor.execute(
+            f"SELECT {self.number}, {cursor} FROM {self.table} AS w "
+            f"WHERE MOD({self.number}, {buckets}) IN ({', '.join(map(str, wanted))})"
+        )
+        while rows := self.cursor.fetchmany(_FETCH):
+            yield from ((int(key), f"{at}+00" if isinstance(at, str) else at) for key, at in rows)
+
+    def close(self) -> None:
+        """Ends the snapshot."""
+        self.cursor.execute("ROLLBACK")
+        self.cursor.close()
+
+
+def _compare(
+    snapshot: _Snapshot, warehouse: psycopg.Connection[Any], buckets: int
+) -> tuple[Census, list[int]]:
+    there = snapshot.buckets(buckets)
+    here = {
+        int(b): (int(count), int(total))
+        for b, count, total in warehouse.execute(
+            "SELECT mod(k, %s) AS b, count(*), sum(k) FROM (SELECT k FROM live_keys UNION "
+            "SELECT k FROM batch_keys) AS x GROUP BY b",
+            (buckets,),
+        ).fetchall()
+    }
+    differing = sorted(b for b in there.keys() | here.keys() if there.get(b) != here.get(b))
+    rows, digest = (sum(one[i] for one in there.values()) for i in (0, 1))
+    return Census(snapshot.at, rows, digest), differing
+
+
+def _differences(
+    warehouse: psycopg.Connection[Any],
+    contract: TableContract,
+    census: Census,
+    buckets: int,
+    differing: list[int] | None,
+) -> Census:
+    """What is on one side alone, of the buckets that differ; of a whole table everything is looked at."""
+    looked_at = "TRUE" if differing is None else "mod(x.k, %(buckets)s) = ANY(%(differing)s)"
+    bound = {"buckets": buckets, "differing": differing}
+
+    def alone(side: str, others: tuple[str, ...], what: str) -> tuple[Any, ...]:
+        absent = " AND ".join(f"NOT EXISTS (SELECT 1 FROM {other} AS y WHERE y.k = x.k)" for other in others)
+        found = warehouse.execute(
+            f"SELECT {what} FROM {side} AS x WHERE {looked_at} AND {absent}".encode(), bound
+        ).fetchone()
+        return tuple(found or ())
+
+    left = alone("(SELECT DISTINCT k FROM batch_keys)", ("source_keys",), "count(*), coalesce(sum(x.k), 0)")
+    came = alone("source_keys", ("live_keys", "batch_keys"), "count(*), coalesce(sum(x.k), 0), min(x.c)")
+    if census.rows and differing is None:
+        came = (0, 0, None)
+    columns = sql.SQL(", ").join(
+        sql.SQL("{}").format(sql.SQL(_ods_value(column))) for column in _key(contract)
+    )
+    gone = warehouse.execute(
+        _sql(
+            "SELECT {c} FROM ods.{t} AS o CROSS JOIN LATERAL (SELECT {k} AS k) AS x "
+            f"WHERE o._deleted_at IS NULL AND {looked_at} "
+            "AND NOT EXISTS (SELECT 1 FROM source_keys AS y WHERE y.k = x.k) "
+            "AND NOT EXISTS (SELECT 1 FROM batch_keys AS y WHERE y.k = x.k)",
+            contract,
+            c=columns,
+        ),
+        bound,
+    ).fetchall()
+    return Census(
+        census.at,
+        census.rows,
+        census.digest,
+        int(left[0]),
+        int(left[1]),
+        int(came[0]),
+        int(came[1]),
+        came[2],
+        tuple(gone),
+    )
+
+
+def _batch_keys(lake: Lake, contract: TableContract, parts: list[str]) -> Iterator[int]:
+    """The digest of each key of a batch."""
+    if not parts:
+        return
+    import duckdb  # noqa: PLC0415 - not every user of this module looks at batches
+
+    number = row_digest("duckdb", [(column.type, f'raw."{column.name}"') for column in _key(contract)])
+    batches = lake.read_batches(parts, columns=list(contract.key))
+    first = next(batches)
+
+    def all_of_them() -> Iterator[pa.RecordBatch]:
+        yield first
+        yield from batches
+
+    with duckdb.connect() as connection:
+        connection.register("raw", pa.RecordBatchReader.from_batches(first.schema, all_of_them()))
+        found = connection.execute(f"SELECT {number} FROM raw")
+        while rows := found.fetchmany(_FETCH):
+            yield from (int(row[0]) for row in rows)
+
+
+def key_number(contract: TableContract, alias: str = "o") -> str:
+    """The digest of a row's key in `ods`, as PostgreSQL's SQL."""
+    return row_digest("postgres", [(column.type, _ods_value(column, alias)) for column in _key(contract)])
+
+
+def _key(contract: TableContract) -> list[Column]:
+    return [contract.column(name) for name in contract.key]
+
+
+def _canonical(dialect: str, column: Column) -> str:
+    """A key's value in the source, in the form that `ods` gives it too."""
+    value = f"w.`{column.name}`" if dialect == "mysql" else f'w."{column.name}"'
+    if dialect == "mysql" and column.type.kind is Kind.TIMESTAMP:
+        return f"DATE_FORMAT({value}, '%Y-%m-%d %H:%i:%s.%f')"
+    return wire(dialect, value, column)
+
+
+def _ods_value(column: Column, alias: str = "o") -> str:
+    """A key's value in `ods`, as the wire carries it."""
+    value = f'{alias}."{column.name}"'
+    if column.type.kind is Kind.TIMESTAMP:
+        return f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+    if column.type.kind is Kind.BOOLEAN:
+        return f"{value}::integer"
+    if column.type.kind in (Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT):
+        return value
+    return f"{value}::text"
+
+
+def _sql(text: str, contract: TableContract, **more: sql.Composable) -> sql.Composed:
+    return sql.SQL(text).format(
+        t=sql.Identifier(contract.name),
+        k=sql.SQL(key_number(contract)),
+        **more,
+    )
+
+
+def _one(connection: psycopg.Connection[Any], query: sql.Composed) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _stage(connection: psycopg.Connection[Any], into: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    with connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN".encode()) as copy:
+        for row in rows:
+            copy.write_row(row)
