@@ -45,13 +45,15 @@ def test_every_dag_can_be_imported(bag: DagBag) -> None:
 def test_the_folder_parses_fast_and_without_any_server() -> None:
     # A fresh process whose every connection attempt fails: parsing may not touch a server.
     code = (
-        "import socket, sys\n"
+        "import socket, sys, time\n"
         "def refuse(*args, **kwargs): raise RuntimeError('a DAG file opened a connection')\n"
         "import airflow.settings\n"
         "socket.socket.connect = refuse; socket.create_connection = refuse\n"
         "from airflow.dag_processing.dagbag import DagBag\n"
+        # Processor time: what else the machine does is not the folder's fault.
+        "began = time.process_time()\n"
         f"bag = DagBag({str(DAGS)!r})\n"
-        "print(sum(stat.duration.total_seconds() for stat in bag.dagbag_stats))\n"
+        "print(time.process_time() - began)\n"
         "sys.exit(str(bag.import_errors) if bag.import_errors else 0)\n"
     )
     done = subprocess.run(
