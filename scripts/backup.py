@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from rich.console import Console
 
 from scripts.stack import lifecycle, readiness
 from scripts.stack.context import MYSQL_STORES, Stack, StackError
+from scripts.stack.service import run_logged
 from scripts.stack.services import services
 from scripts.stack.supervise import RUNNING, Supervisor
 from tallyhouse.settings import ROOT
@@ -458,6 +460,7 @@ def restore(stack: Stack, source: Path, replace: bool = False) -> dict[str, Dige
         )
     found: dict[str, Digests] = {}
     with clients_stopped(stack):
+        make_tables_of_services(stack)
         for part in manifest["digests"]:
             kind, _, name = part.partition("/")
             if kind == "mysql":
@@ -475,6 +478,19 @@ def restore(stack: Stack, source: Path, replace: bool = False) -> dict[str, Dige
     if wrong:
         raise StackError("\n".join(wrong))
     return found
+
+
+def make_tables_of_services(stack: Stack) -> None:
+    """Let each service make its tables, which it does at its start: here it may never have run.
+
+    Raises:
+        StackError: a migration failed.
+    """
+    for service in services(stack):
+        module = f"services.{service.name.replace('-', '_')}.migrate"
+        if find_spec(module.removesuffix(".migrate")) and find_spec(module):
+            command = [sys.executable, "-m", module, "up"]
+            run_logged(stack, f"{service.name}-migrations", command, service.environment)
 
 
 @contextmanager

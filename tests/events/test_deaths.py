@@ -106,7 +106,7 @@ def published(events: PlainEvents) -> list[tuple[str, bool]]:
 PLACES = [
     *((EventStore, "copy", 0), (EventStore, "copy", 1), (EventStore, "copy", 2)),
     *((Lake, "write_json", 0), (EventStore, "commit", 0), (EventStore, "settle", 0), (EventStore, "drop", 0)),
-    (psycopg.Connection, "execute", 5),
+    (psycopg.Connection, "execute", 4),
 ]
 
 

@@ -381,7 +381,7 @@ STEPS = st.lists(
 
 
 @hypothesis_settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=STEPS)
 def test_whatever_the_order_of_writers_and_runs_nothing_is_missed(
@@ -510,7 +510,7 @@ def test_postgres_without_rights_the_overlap_stands_in(pg_server: PgServer, sett
 
 
 @hypothesis_settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=STEPS)
 def test_postgres_whatever_the_order_of_writers_and_runs_nothing_is_missed(

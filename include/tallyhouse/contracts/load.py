@@ -211,6 +211,10 @@ def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -
         deletes=overlay.get("deletes", "mark"),
         delete_limit=overlay.get("delete_limit", 0.2),
     )
+    if engine == "files" and contract.deletes != "ignore":
+        raise ValueError(
+            f"{contract.qualified_name}: of files no rows are marked as deleted; use `deletes: ignore`"
+        )
     contract.validate()
     return contract
 

@@ -134,7 +134,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
                 attempt=context["ti"].try_number,
                 watermark=watermark,
                 next_watermark=next_watermark(work, self.contract, published) if work is not None else None,
-                census=partial(self._census, table, lake, whole=watermark is None),
+                census=partial(self.census, table, lake, whole=watermark is None),
             )
             result[table.name] = {"key": manifest.key, "rows": manifest.rows}
             lines += source_raw(manifest)
@@ -153,22 +153,6 @@ class ExtractionOperator(LineageMixin, RunOperator):
             conn.schema or "",
             stores,
         )
-
-    def _census(
-        self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
-    ) -> Census | None:
-        """Looks for deleted rows; of a replica one sighting proves nothing."""
-        if table.deletes == "ignore" or self.contract.replica_lag is not None:
-            return None
-        with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
-            census = take_census(
-                *(source, self.engine, warehouse, lake, table, parts), whole_at=at if whole else None
-            )
-        if census is not None:
-            check_limit(table, census, allowed=bool(self.allow_deletes))
-            if census.deleted:
-                self.log.info("%s: %s rows are no longer there", table.qualified_name, len(census.deleted))
-        return census
 
     def _tables(self) -> list[TableContract]:
         return [table for table in self.contract.tables if not self.tables or table.name in self.tables]
@@ -200,6 +184,20 @@ class ExtractionOperator(LineageMixin, RunOperator):
     def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
         """Opens the extraction of one table."""
 
+    def census(
+        self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
+    ) -> Census | None:
+        """Looks for rows that the source no longer has; None where it cannot be asked.
+
+        Args:
+            table: Whose rows.
+            lake: Where the batch is.
+            parts: Keys of the batch's Parquet objects.
+            at: When the batch's snapshot was opened, UTC.
+            whole: Whether the batch is the whole table.
+        """
+        return None
+
 
 class DatabaseToLakeOperator(ExtractionOperator):
     """The extraction of a database, see `ExtractionOperator`."""
@@ -211,6 +209,22 @@ class DatabaseToLakeOperator(ExtractionOperator):
             for table in tables:
                 check_columns(source, self.engine, table)
                 warn_of_slow_cursor(source, self.engine, table)
+
+    def census(
+        self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
+    ) -> Census | None:
+        """See `ExtractionOperator`; of a replica one sighting proves nothing."""
+        if table.deletes == "ignore" or self.contract.replica_lag is not None:
+            return None
+        with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
+            census = take_census(
+                *(source, self.engine, warehouse, lake, table, parts), whole_at=at if whole else None
+            )
+        if census is not None:
+            check_limit(table, census, allowed=bool(self.allow_deletes))
+            if census.deleted:
+                self.log.info("%s: %s rows are no longer there", table.qualified_name, len(census.deleted))
+        return census
 
     @abstractmethod
     def connect(self) -> Any:
