@@ -11,6 +11,7 @@ from spark_jobs.scd2 import versions
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEMA = "member string, colour string, version_at timestamp"
 MOMENT = timedelta(microseconds=1)
+OPEN_FUTURE = datetime(2299, 12, 31, tzinfo=UTC)
 
 
 def at(day: int) -> datetime:
@@ -19,7 +20,10 @@ def at(day: int) -> datetime:
 
 def build(spark: SparkSession, current: tuple, existing: list[tuple]) -> list[tuple]:
     """(colour, version_at, is_current) of every version, oldest first."""
-    before = spark.createDataFrame([("m", *row) for row in existing], SCHEMA) if existing else None
+    # Each version ends where the next one begins, the last one in the open future.
+    ends = [version_at for _, version_at in existing[1:]] + [OPEN_FUTURE]
+    known = [("m", *row, end) for row, end in zip(existing, ends, strict=bool(existing))]
+    before = spark.createDataFrame(known, f"{SCHEMA}, valid_to timestamp") if existing else None
     rows = versions(
         spark.createDataFrame([("m", *current)], SCHEMA),
         before,

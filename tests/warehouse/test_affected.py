@@ -243,7 +243,7 @@ def text(one: Any) -> Any:
     return one.strip() if isinstance(one, str) else one
 
 
-@pytest.mark.parametrize("pipeline", warehouse_pipelines())
+@pytest.mark.parametrize("pipeline", [name for name in warehouse_pipelines() if built(name)])
 @given(data=st.data())
 @hypothesis_settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -309,7 +309,7 @@ def test_the_tables_of_keys_go_whatever_happens_and_no_others(warehouse: psycopg
         rows = warehouse.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")
         return {name for (name,) in rows}
 
-    pipeline = load_pipeline(warehouse_pipelines()[0])
+    pipeline = load_pipeline("pancake")
     longer = type(pipeline)(f"{pipeline.name}_eu", pipeline.sources, pipeline.models, pipeline.marts)
     nothing: dict[str, int] = {}
     with affected(warehouse, longer, "run") as other:

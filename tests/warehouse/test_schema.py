@@ -50,6 +50,7 @@ def test_migrated_warehouse_is_what_the_dbml_says(warehouse: psycopg.Connection[
         JOIN pg_attribute AS a
           ON a.attrelid = format('%I.%I', c.table_schema, c.table_name)::regclass
           AND a.attname = c.column_name
+        JOIN pg_class AS r ON r.oid = a.attrelid AND r.relkind = 'r'
         WHERE c.table_schema IN ('etl', 'ods', 'staging', 'dwh') AND c.table_name <> 'schema_version'
         ORDER BY c.table_schema, c.table_name, c.ordinal_position
         """
