@@ -286,7 +286,7 @@ def test_only_one_writes(stores: Stores, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("MYSQL_PAYMENTS_PORT", "1"), ("MYSQL_PAYMENTS_PASSWORD", "wrong"), ("POSTGRES_PORT", "1")],
+    [("MYSQL_PAYMENTS_PORT", "1"), ("MYSQL_PAYMENTS_PASSWORD", "wrong"), ("PANCAKE_DB_PORT", "1")],
 )
 def test_a_store_out_of_reach_gets_one_line(
     stores: Stores, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str, value: str
