@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts import charts
+from scripts.cache import made_whole
 from scripts.compose_env import demanded
 from scripts.stack import debian
 from scripts.tools import go_tool
@@ -108,13 +108,10 @@ def docker_compose() -> list[str]:
             return command
     folder = load_settings().cache / "tools" / f"docker-compose-{COMPOSE}"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".docker-compose-", dir=folder.parent))
-        try:
-            debian.unpack("docker-compose", COMPOSE, COMPOSE_SUITE, making)
-            making.rename(folder)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
+        with made_whole(folder) as making:
+            apt = debian.Apt(COMPOSE_SUITE, making / ".apt")
+            debian.unpack(apt.download("docker-compose", COMPOSE, alone=True), making)
+            shutil.rmtree(apt.folder)
     return [str(folder / "usr/libexec/docker/cli-plugins/docker-compose")]
 
 

@@ -3,9 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
+from scripts.cache import made_whole
 from tallyhouse.settings import ROOT, load_settings
 
 VERSIONS = ROOT / "infrastructure/config/versions.yaml"
@@ -59,9 +58,7 @@ def go_tool(name: str, *build: str, cwd: Path = ROOT) -> str:
     """
     folder = load_settings().cache / "tools" / name
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-        try:
+        with made_whole(folder) as making:
             done = subprocess.run(
                 ["go", *build],
                 cwd=cwd,
@@ -73,13 +70,6 @@ def go_tool(name: str, *build: str, cwd: Path = ROOT) -> str:
             )
             if done.returncode:
                 raise OSError(f"{name}: {done.stderr.strip()[-300:]}")
-            try:
-                making.rename(folder)
-            except OSError:
-                if not folder.exists():  # another one was quicker: that is fine
-                    raise
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
     return str(next(folder.iterdir()))
 
 
@@ -138,22 +128,13 @@ def kubernetes_schemas() -> Path:
     brought = Path(kubernetes_validate.__file__).parent / f"kubernetes-json-schema/v{version}-local-strict"
     folder = load_settings().cache / f"kubernetes-schemas-{version}"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".kubernetes-schemas-", dir=folder.parent))
-        try:
+        with made_whole(folder) as making:
             for file in brought.glob("*.json"):
                 # They name themselves and each other by addresses that only that package knows.
                 text = file.read_text().replace('"/api/_definitions.json', '"_definitions.json')
                 schema = json.loads(text)
                 schema.pop("$id", None)
                 (making / file.name).write_text(json.dumps(schema))
-            try:
-                making.rename(folder)
-            except OSError:
-                if not folder.exists():
-                    raise
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
     return folder
 
 
@@ -168,9 +149,7 @@ def operator_schemas() -> Path:
     folder = load_settings().cache / f"operator-schemas-{digest}"
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=".operator-schemas-", dir=folder.parent))
-    try:
+    with made_whole(folder) as making:
         for file in definitions():
             spec = yaml.load(file.read_text(), Loader=_Loader)["spec"]  # noqa: S506 - it is a safe one
             (making / spec["group"]).mkdir(exist_ok=True)
@@ -180,13 +159,6 @@ def operator_schemas() -> Path:
                 _strict(schema)
                 name = f"{spec['names']['kind'].lower()}_{version['name']}.json"
                 (making / spec["group"] / name).write_text(json.dumps(schema))
-        try:
-            making.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return folder
 
 

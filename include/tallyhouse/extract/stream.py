@@ -51,7 +51,7 @@ class SourceStream:
     Attributes:
         statement: What the source counted.
         batches: The rows, one bounded batch after the other.
-        schema: What they are on the wire; None for what databases send, see `to_raw.wire_schema`.
+        schema: What they are on the wire; None for what databases send, see `wire_schema`.
     """
 
     statement: SnapshotStatement
