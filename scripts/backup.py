@@ -210,17 +210,18 @@ def restore_postgres(stack: Stack, database: str, source: Path) -> Digests:
     kept = json.loads((folder / "tables.json").read_text())
     with transaction(stack, database) as connection, connection.cursor() as cursor:
         here = {name: [list(column) for column in columns] for name, columns in tables(connection).items()}
-        if here != kept["columns"]:
-            names = {*here, *kept["columns"]}
-            differ = sorted(name for name in names if here.get(name) != kept["columns"].get(name))
+        # A service that had not yet run where the backup was made has empty tables here, and none there.
+        unknown = [name for name in here.keys() - kept["columns"].keys() if _has_rows(connection, name)]
+        differ = sorted([*unknown, *(n for n, columns in kept["columns"].items() if here.get(n) != columns)])
+        if differ:
             raise StackError(
                 f"restore: {database}: {', '.join(differ)}: not as in the backup, which another version of "
                 "the code made; check that version out, restore, and move on with the migrations"
             )
         # Rows come table by table: no trigger and no foreign key looks at them on the way.
         connection.execute("SET LOCAL session_replication_role = replica")
-        if here:
-            everything = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in here)
+        if kept["columns"]:
+            everything = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in kept["columns"])
             connection.execute(sql.SQL("TRUNCATE {}").format(everything))
         for name, columns in kept["columns"].items():
             with (
@@ -235,6 +236,13 @@ def restore_postgres(stack: Stack, database: str, source: Path) -> Digests:
                 [sql.Identifier(schema, sequence).as_string(connection), value or 1, value is not None],
             )
         return postgres_digests(connection, tables(connection))
+
+
+def _has_rows(connection: psycopg.Connection, name: str) -> bool:
+    """Whether a table holds more than the revision of a schema."""
+    schema, table = name.split(".", 1)
+    query = sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(schema, table))
+    return table != "alembic_version" and connection.execute(query).fetchone() is not None
 
 
 # -- ClickHouse -------------------------------------------------------------------------------------
