@@ -1,10 +1,9 @@
 """What every web service has around its routes."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
+from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from opentelemetry.sdk.trace import TracerProvider
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -13,6 +12,7 @@ from services.common import problems, security
 from services.common.front import FrontMiddleware
 from services.common.limits import BodyLimitMiddleware
 from services.common.observe import Metrics, ObserveMiddleware
+from services.common.security import AccessControl, Principal
 from services.common.settings import ServiceSettings
 from services.common.tracing import trace_requests
 
@@ -58,3 +58,28 @@ def install(
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     if tracing is not None:
         trace_requests(app, tracing)
+
+
+def metrics_route(metrics: Metrics, access: AccessControl) -> APIRouter:
+    """`/metrics`, for whoever may read them.
+
+    Args:
+        metrics: The service's.
+        access: What knows who asks.
+    """
+    router = APIRouter(tags=["service"])
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+            **problems.responses(401, 403, 429),
+        },
+    )
+    async def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
+        """The service's metrics, as Prometheus reads them."""
+        content, media_type = metrics.exposition()
+        return Response(content, media_type=media_type)
+
+    return router

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import Counter
 
 from services.common import problems, security
-from services.common.observe import Metrics
 from services.common.problems import Problem
 from services.common.security import AccessControl, Principal
 from services.ingest import openapi
@@ -165,7 +164,7 @@ def routes(desk: Desk, access: AccessControl) -> APIRouter:
     return router
 
 
-def service_routes(watch: Watch, settings: Settings, metrics: Metrics, access: AccessControl) -> APIRouter:
+def service_routes(watch: Watch, settings: Settings) -> APIRouter:
     """The routes that tell of the service itself."""
     router = APIRouter(tags=["service"])
 
@@ -182,19 +181,6 @@ def service_routes(watch: Watch, settings: Settings, metrics: Metrics, access: A
         well = status["postgres"] == "ok" and not full
         body = {"status": "ready" if well else "not ready", "dependencies": status, "outbox": watch.depth}
         return _answer(body, 200 if well else 503)
-
-    @router.get(
-        "/metrics",
-        response_class=Response,
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-            **problems.responses(401, 403, 429),
-        },
-    )
-    async def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
-        """The service's metrics, as Prometheus reads them."""
-        content, media_type = metrics.exposition()
-        return Response(content, media_type=media_type)
 
     return router
 

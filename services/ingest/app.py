@@ -65,7 +65,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     web.install(app, settings, metrics, tracing, quiet={"/ingest", "/metrics"})
     docs.install(app)
     app.include_router(api.routes(Desk(outbox, watch, schemas, settings, taken), access))
-    app.include_router(api.service_routes(watch, settings, metrics, access))
+    app.include_router(api.service_routes(watch, settings))
+    app.include_router(web.metrics_route(metrics, access))
     return app
 
 

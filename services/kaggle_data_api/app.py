@@ -2,17 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import FastAPI
 from prometheus_client import Counter
 
-from services.common import docs, guard, problems, security, web
+from services.common import docs, guard, web
 from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
 from services.common.observe import Metrics, configure_logging
 from services.common.resilience import Breaker
-from services.common.security import AccessControl, Principal
+from services.common.security import AccessControl
 from services.common.tracing import provider
 from services.kaggle_data_api import api
 from services.kaggle_data_api.settings import Settings
@@ -62,19 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     docs.install(app)
     app.include_router(api.routes(store, access, changes))
 
-    @app.get(
-        "/metrics",
-        tags=["service"],
-        response_class=Response,
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-            **problems.responses(401, 403, 429),
-        },
-    )
-    async def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
-        """The service's metrics, as Prometheus reads them."""
-        content, media_type = metrics.exposition()
-        return Response(content, media_type=media_type)
+    app.include_router(web.metrics_route(metrics, access))
 
     return app
 

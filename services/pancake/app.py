@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 
-from services.common import guard, problems, security, web
+from services.common import guard, security, web
 from services.common.collector import freeze_startup
 from services.common.guard import Guard, PoolCollector
 from services.common.observe import Metrics, configure_logging
@@ -79,19 +79,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """The page: a form and the list."""
         return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
-    @app.get(
-        "/metrics",
-        tags=["service"],
-        response_class=Response,
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-            **problems.responses(401, 403, 429),
-        },
-    )
-    async def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
-        """The service's metrics, as Prometheus reads them."""
-        content, media_type = metrics.exposition()
-        return Response(content, media_type=media_type)
+    app.include_router(web.metrics_route(metrics, access))
 
     return app
 

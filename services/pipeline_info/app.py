@@ -3,21 +3,21 @@
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from services.common import docs, guard, problems, security, web
+from services.common import docs, guard, web
 from services.common.collector import freeze_startup
 from services.common.guard import PoolCollector
 from services.common.observe import Metrics, configure_logging
 from services.common.problems import Problem
 from services.common.resilience import Breaker, UnavailableError
-from services.common.security import AccessControl, Principal
+from services.common.security import AccessControl
 from services.common.tracing import provider
 from services.pipeline_info import api, lineage, pages
 from services.pipeline_info.guarded import GuardedRepository
@@ -99,19 +99,7 @@ def create_app(settings: Settings | None = None, repository: PipelineInfoReposit
     app.include_router(pages.routes(store, graph, settings, access))
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
 
-    @app.get(
-        "/metrics",
-        tags=["service"],
-        response_class=Response,
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-            **problems.responses(401, 403, 429),
-        },
-    )
-    def prometheus(_: Annotated[Principal, Depends(access.require(security.METRICS))]) -> Response:
-        """The service's metrics, as Prometheus reads them."""
-        content, media_type = metrics.exposition()
-        return Response(content, media_type=media_type)
+    app.include_router(web.metrics_route(metrics, access))
 
     _describe(app, settings)
     return app

@@ -1,7 +1,6 @@
 """The monitor against a real pipeline-info service and a real warehouse; Airflow's API is played."""
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -93,12 +92,8 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="monitor-pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = Postgres(Path(folder))
-        server.start()
+    with Postgres.running("monitor") as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture

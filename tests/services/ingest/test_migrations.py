@@ -1,6 +1,5 @@
 """The outbox of the version before is taken over with its events, and is not taken away while they wait."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +21,8 @@ COUNTS = "SELECT (SELECT count(*) FROM ingest.event), (SELECT count(*) FROM inge
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="ingest-pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = Postgres(Path(folder))
-        server.start()
+    with Postgres.running("ingest") as server:
         yield server
-        server.stop()
 
 
 def test_taken_over_and_back_and_forth(server: Postgres):

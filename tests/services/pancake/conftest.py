@@ -1,8 +1,6 @@
 """A PostgreSQL of the tests' own, a migrated database in it, the service over that."""
 
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,12 +17,8 @@ type Make = Callable[..., TestClient]
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="pancake-pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = Postgres(Path(folder))
-        server.start()
+    with Postgres.running("pancake") as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ class Postgres:
         if not self.data.exists():
             self._run("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
 
+    @classmethod
+    @contextmanager
+    def running(cls, whose: str) -> Iterator["Postgres"]:
+        """A server in a folder of its own, for as long as the block runs."""
+        with tempfile.TemporaryDirectory(prefix=f"{whose}-pg-") as folder:
+            Path(folder).chmod(0o755)
+            server = cls(Path(folder))
+            server.start()
+            try:
+                yield server
+            finally:
+                server.stop()
+
     def _run(self, program: str, *arguments: object) -> None:
         command = [*self.prefix, str(self.bin / program), *map(str, arguments)]
         subprocess.run(command, check=True, capture_output=True, cwd=self.folder)
@@ -139,12 +153,8 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="pipeline-info-pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = Postgres(Path(folder))
-        server.start()
+    with Postgres.running("pipeline-info") as server:
         yield server
-        server.stop()
 
 
 def client_of(app: FastAPI, **options: Any) -> TestClient:
