@@ -26,7 +26,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +57,13 @@ COLUMNS = """
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY attname
 """
+TABLES_OF_SERVICES = {
+    "pipeline-info": ("dwh_db", "pipeline_info"),
+    "ingest": ("ingest_db", "ingest"),
+    "pancake": ("pancake_db", "public"),
+    "kaggle-data-api": ("kaggle_data_db", "public"),
+}
+"""Services that make their tables themselves: the setting that names the database, and the schema in it."""
 SEQUENCES = "SELECT schemaname, sequencename, last_value FROM pg_sequences ORDER BY 1, 2"
 
 
@@ -210,18 +216,17 @@ def restore_postgres(stack: Stack, database: str, source: Path) -> Digests:
     kept = json.loads((folder / "tables.json").read_text())
     with transaction(stack, database) as connection, connection.cursor() as cursor:
         here = {name: [list(column) for column in columns] for name, columns in tables(connection).items()}
-        # A service that had not yet run where the backup was made has empty tables here, and none there.
-        unknown = [name for name in here.keys() - kept["columns"].keys() if _has_rows(connection, name)]
-        differ = sorted([*unknown, *(n for n, columns in kept["columns"].items() if here.get(n) != columns)])
-        if differ:
+        if here != kept["columns"]:
+            names = {*here, *kept["columns"]}
+            differ = sorted(name for name in names if here.get(name) != kept["columns"].get(name))
             raise StackError(
                 f"restore: {database}: {', '.join(differ)}: not as in the backup, which another version of "
                 "the code made; check that version out, restore, and move on with the migrations"
             )
         # Rows come table by table: no trigger and no foreign key looks at them on the way.
         connection.execute("SET LOCAL session_replication_role = replica")
-        if kept["columns"]:
-            everything = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in kept["columns"])
+        if here:
+            everything = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in here)
             connection.execute(sql.SQL("TRUNCATE {}").format(everything))
         for name, columns in kept["columns"].items():
             with (
@@ -236,13 +241,6 @@ def restore_postgres(stack: Stack, database: str, source: Path) -> Digests:
                 [sql.Identifier(schema, sequence).as_string(connection), value or 1, value is not None],
             )
         return postgres_digests(connection, tables(connection))
-
-
-def _has_rows(connection: psycopg.Connection, name: str) -> bool:
-    """Whether a table holds more than the revision of a schema."""
-    schema, table = name.split(".", 1)
-    query = sql.SQL("SELECT 1 FROM {} LIMIT 1").format(sql.Identifier(schema, table))
-    return table != "alembic_version" and connection.execute(query).fetchone() is not None
 
 
 # -- ClickHouse -------------------------------------------------------------------------------------
@@ -468,7 +466,7 @@ def restore(stack: Stack, source: Path, replace: bool = False) -> dict[str, Dige
         )
     found: dict[str, Digests] = {}
     with clients_stopped(stack):
-        make_tables_of_services(stack)
+        make_tables_of_services(stack, source / "postgres")
         for part in manifest["digests"]:
             kind, _, name = part.partition("/")
             if kind == "mysql":
@@ -488,17 +486,22 @@ def restore(stack: Stack, source: Path, replace: bool = False) -> dict[str, Dige
     return found
 
 
-def make_tables_of_services(stack: Stack) -> None:
-    """Let each service make its tables, which it does at its start: here it may never have run.
+def make_tables_of_services(stack: Stack, dumps: Path) -> None:
+    """Let each service make its tables that made them where the backup is of: here it may never have run.
+
+    Args:
+        stack: whose services.
+        dumps: of the databases.
 
     Raises:
         StackError: a migration failed.
     """
-    for service in services(stack):
-        module = f"services.{service.name.replace('-', '_')}.migrate"
-        if find_spec(module.removesuffix(".migrate")) and find_spec(module):
-            command = [sys.executable, "-m", module, "up"]
-            run_logged(stack, f"{service.name}-migrations", command, service.environment)
+    environments = {service.name: service.environment for service in services(stack)}
+    for name, (setting, schema) in TABLES_OF_SERVICES.items():
+        dump = dumps / getattr(stack.settings, setting) / "tables.json"
+        if dump.exists() and f"{schema}.alembic_version" in json.loads(dump.read_text())["columns"]:
+            command = [sys.executable, "-m", f"services.{name.replace('-', '_')}.migrate", "up"]
+            run_logged(stack, f"{name}-migrations", command, environments[name])
 
 
 @contextmanager

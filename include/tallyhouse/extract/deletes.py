@@ -17,12 +17,12 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 
 from tallyhouse.contracts import Column, Kind, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.extract.digest import row_digest
+from tallyhouse.extract.raw_digest import raw_view
 from tallyhouse.extract.statement import SESSION, build, wire
 from tallyhouse.lake import Lake
 
@@ -275,18 +275,8 @@ def _batch_keys(lake: Lake, contract: TableContract, parts: list[str]) -> Iterat
     """The digest of each key of a batch."""
     if not parts:
         return
-    import duckdb  # noqa: PLC0415 - not every user of this module looks at batches
-
     number = row_digest("duckdb", [(column.type, f'raw."{column.name}"') for column in _key(contract)])
-    batches = lake.read_batches(parts, columns=list(contract.key))
-    first = next(batches)
-
-    def all_of_them() -> Iterator[pa.RecordBatch]:
-        yield first
-        yield from batches
-
-    with duckdb.connect() as connection:
-        connection.register("raw", pa.RecordBatchReader.from_batches(first.schema, all_of_them()))
+    with raw_view(lake, parts, list(contract.key)) as connection:
         found = connection.execute(f"SELECT {number} FROM raw")
         while rows := found.fetchmany(_FETCH):
             yield from (int(row[0]) for row in rows)
