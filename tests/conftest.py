@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import clickhouse_connect
@@ -21,6 +22,12 @@ from psycopg import sql
 
 from tallyhouse.migrate import migrate_target
 from tallyhouse.settings import ROOT, Settings, load_settings
+from tests.store_servers import other_engine
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+__all__ = ["other_engine"]  # a fixture, one for all tests
 
 CLICKHOUSE_PASSWORD = "a scratch server's"
 
@@ -39,6 +46,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     return load_settings()
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator["SparkSession"]:
+    """One Spark session for all tests."""
+    from spark_jobs.session import build_session  # noqa: PLC0415 - most tests need no Spark
+
+    # createDataFrame of the tests may need a Python worker; jobs never do.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    session = build_session("tests")
+    yield session
+    session.stop()
 
 
 @pytest.fixture

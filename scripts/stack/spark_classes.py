@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as F
 
@@ -70,7 +71,7 @@ def main(folder: Path) -> None:
         warehouse.read(spark, "SELECT 1 AS one", {}, "one").count()
     spark.conf.set("fs.s3a.attempts.maximum", "1")
     spark.conf.set("fs.s3a.retry.limit", "0")
-    with suppress(PySparkException):
+    with suppress(PySparkException, Py4JJavaError):  # a refused connection is an exception of Java's own
         spark.read.parquet("s3a://nobody/nothing").count()
     spark.stop()
 

@@ -84,10 +84,10 @@ def test_a_run_is_triggered_with_params_from_the_form(
     page.get_by_role("button", name="Trigger").first.click()
     expect(page.get_by_text("Tables to take; none chosen takes them all.")).to_be_visible(timeout=60_000)
     form = page.get_by_role("dialog")
-    for title in ("Tables", "Full refresh"):  # a required field would have an asterisk
+    for title in ("Tables", "Full refresh", "Allow deletes"):  # a required field would have an asterisk
         expect(form.get_by_text(title, exact=True)).to_be_visible()
         expect(form.get_by_text(re.compile(rf"{title}\s*\*"))).to_have_count(0)
-    form.locator("label[data-scope=switch]").last.click()
+    form.locator("label[data-scope=switch]").nth(-2).click()  # the one before "Allow deletes"
     page.screenshot(path=shots / "trigger.png")
     page.get_by_role("dialog").get_by_role("button", name="Trigger", exact=True).click()
 

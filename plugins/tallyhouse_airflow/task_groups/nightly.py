@@ -51,7 +51,7 @@ def nightly_params(pipeline: str) -> dict[str, Param]:
         "allow_deletes": Param(
             False,
             type=["null", "boolean"],
-            title="Yes, delete them",
+            title="Allow deletes",
             description="Mark rows as deleted that the source no longer has, however many they are.",
         ),
     }

@@ -1,5 +1,0 @@
-"""The gate's tests share the Spark session of the jobs' tests."""
-
-from tests.spark_jobs.conftest import spark
-
-__all__ = ["spark"]
