@@ -129,7 +129,7 @@ charts: $(READY) ## The platform's manifests: make charts ENV=production [RELEAS
 
 ##@ Quality
 
-.PHONY: test torture test-unit check bench-run audit format docs picture dags-md requirements
+.PHONY: test torture test-unit check bench bench-run audit format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
@@ -143,6 +143,9 @@ torture: $(READY) ## Every type and nasty value through every store: docs/refere
 check: $(READY) ## Format, lint, types, SQL, and what is generated from what
 	@$(STACK) setup --quiet
 	@$(PY) -m scripts.check $(ARGS)
+
+bench: $(READY) ## Extraction and loading beside their floors and dlt: build/bench.json (ARGS="--rows 10000000")
+	@$(PY) -m benchmarks.extract.run $(ARGS)
 
 bench-run: $(READY) ## Time whole runs, task by task: build/bench-run.json (SCALE=10 for a large one)
 	@$(PY) -m benchmarks.run.run --scale $(if $(filter command line environment,$(origin SCALE)),$(SCALE),1) $(ARGS)

@@ -5,6 +5,7 @@ row of all stores. Whoever finds it knows that a load was cut short, and starts 
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from queue import Full, Queue
 from threading import Event, Thread
@@ -23,6 +24,8 @@ from techmarket.stores import PANCAKES, STORES, Store, mysql_store, pancake_stor
 MARKER: Final = "load_in_progress"
 _ROWS_A_STATEMENT: Final = 1_000
 _AHEAD: Final = 4
+_POOL_BYTES_A_ORDER: Final = 2_500
+_POOL_BYTES: Final = 3 << 30
 
 
 def unfinished(connection: MySQLConnectionAbstract) -> bool:
@@ -80,7 +83,8 @@ def fill(settings: Settings, shop: Shop, progress: Progress, *, replace: bool) -
             for table in store.tables:
                 _run(connection, f"TRUNCATE TABLE {table}")
     for store in STORES:
-        _fill_store(settings, store, shop, progress)
+        with _room(settings, store, shop.sizes.orders * _POOL_BYTES_A_ORDER):
+            _fill_store(settings, store, shop, progress)
     with pancake_store(settings) as pancakes:
         pancakes.execute("TRUNCATE pancakes RESTART IDENTITY")
         with pancakes.cursor().copy(f"COPY pancakes ({', '.join(PANCAKE_COLUMNS)}) FROM STDIN") as copy:
@@ -92,6 +96,27 @@ def fill(settings: Settings, shop: Shop, progress: Progress, *, replace: bool) -
     for store in STORES:
         with mysql_store(settings, store.name) as connection:
             _run(connection, f"DROP TABLE {MARKER}")
+
+
+@contextmanager
+def _room(settings: Settings, store: Store, wanted: int) -> Iterator[None]:
+    """A buffer pool that holds the store while it is filled; as it was afterwards.
+
+    Keys come in no order, so each page is met again and again: out of a small pool, the disk decides.
+    """
+    pool = "innodb_buffer_pool_size"
+    with ExitStack() as opened:
+        try:
+            administrator = opened.enter_context(mysql_store(settings, store.name, administrator=True))
+        except TallyhouseError:  # a server of somebody else's: it has the size that it has
+            yield
+            return
+        before = _number(administrator, f"SELECT @@GLOBAL.{pool}")
+        _run(administrator, f"SET GLOBAL {pool} = {max(before, min(wanted, _POOL_BYTES))}")
+        try:
+            yield
+        finally:
+            _run(administrator, f"SET GLOBAL {pool} = {before}")
 
 
 def _fill_store(settings: Settings, store: Store, shop: Shop, progress: Progress) -> None:
@@ -150,6 +175,13 @@ def statements(batch: Batch) -> Iterator[str]:
 def _run(connection: MySQLConnectionAbstract, statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+def _number(connection: MySQLConnectionAbstract, query: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        ((number,),) = cursor.fetchall()
+        return int(str(number))
 
 
 def _rows(connection: MySQLConnectionAbstract, statement: str) -> list[object]:

@@ -49,12 +49,15 @@ def place(settings: Settings, store: str) -> str:
 
 
 @contextmanager
-def mysql_store(settings: Settings, store: str) -> Iterator[MySQLConnectionAbstract]:
+def mysql_store(
+    settings: Settings, store: str, *, administrator: bool = False
+) -> Iterator[MySQLConnectionAbstract]:
     """A session on one of the four stores, in UTC and strict mode; closed at the end.
 
     Args:
         settings: where the stores are.
         store: name of the service.
+        administrator: enter as the server's root, not as the service.
 
     Raises:
         TallyhouseError: the server cannot be reached, refuses the account, or an SQL statement failed.
@@ -62,12 +65,15 @@ def mysql_store(settings: Settings, store: str) -> Iterator[MySQLConnectionAbstr
     values = settings.environment()
     key = f"MYSQL_{store.upper()}"
     where = place(settings, store)
+    login = values[f"{key}_USER"], values[f"{key}_PASSWORD"]
+    if administrator:
+        login = "root", values["MYSQL_ROOT_PASSWORD"]
     try:
         connection = mysql.connector.connect(
             host=values[f"{key}_HOST"],
             port=int(values[f"{key}_PORT"]),
-            user=values[f"{key}_USER"],
-            password=values[f"{key}_PASSWORD"],
+            user=login[0],
+            password=login[1],
             database=values[f"{key}_DB"],
             charset="utf8mb4",
             collation="utf8mb4_unicode_520_ci",

@@ -1,7 +1,6 @@
 """`make superset`: Superset in an environment of its own, its data in the stack's PostgreSQL."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -9,42 +8,18 @@ from pathlib import Path
 
 import psycopg
 
-from scripts.stack import readiness
-from scripts.stack.context import Stack, StackError, console, digest_of
-from scripts.stack.fetch import Artifact, Fetcher, ensure_chromium, make
+from scripts.stack import environments, readiness
+from scripts.stack.context import Stack, StackError, console
+from scripts.stack.fetch import ensure_chromium
 from scripts.stack.provision import login, own_database, patiently
 from scripts.stack.service import run_logged
 
 
 def home(stack: Stack) -> Path:
-    """The environment's folder in the cache."""
-    return stack.cache / f"superset-{digest_of(requirements(stack))}"
-
-
-def requirements(stack: Stack) -> Path:
-    """The pinned packages."""
-    return stack.root / "scripts/superset/requirements.txt"
-
-
-def install(stack: Stack) -> None:
-    """Make the environment, if it is not there."""
-
-    def fill(into: Path) -> None:
-        uv = shutil.which("uv") or next(iter(stack.cache.glob("tools/uv-*/bin/uv")), None)
-        if uv is None:
-            raise StackError("uv: not found; scripts/bootstrap.sh installs it")
-        fetcher = Fetcher(stack)
-        # Its programs are run as modules, so that it may be moved to its place when it is whole.
-        fetcher.run("superset", [str(uv), "venv", "--clear", "--python", sys.executable, str(into)])
-        python = str(into / "bin/python")
-        packages = ["pip", "install", "--python", python, "--no-deps", "--require-hashes"]
-        packages += ["-r", str(requirements(stack))]
-        fetcher.run("superset", [str(uv), *packages])
-
-    if not home(stack).exists():
-        with console.status("Superset: 0.7 GB, once"):
-            took = make(Artifact("Superset", home(stack), fill))
-        console.print(f"  [green]✓[/] installed [dim]{took:.0f} s[/]")
+    """The environment's folder in the cache; made if it is not there."""
+    return environments.environment(
+        stack, "Superset", stack.root / "scripts/superset/requirements.txt", "0.7 GB, once"
+    )
 
 
 def environment(stack: Stack) -> dict[str, str]:
@@ -93,7 +68,6 @@ def prepare(stack: Stack) -> None:
         raise StackError(
             f"superset: port {s.superset_port} is taken by {holder}; stop it, or set SUPERSET_PORT in .env"
         )
-    install(stack)
     (stack.data / "superset").mkdir(parents=True, exist_ok=True)
     # Its own migrations take half a minute even when there is nothing to do.
     stamp = stack.data / f"{home(stack).name}.migrated"

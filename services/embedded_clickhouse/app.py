@@ -134,6 +134,9 @@ class Streamed(Response):
                     await send(
                         {"type": "http.response.body", "body": bytes(block.bytes()), "more_body": True}
                     )
+                # What is sent to a client that left goes nowhere, without an error.
+                if await self._request.is_disconnected():
+                    raise ClientGone
                 block = await self._work.run(self._request, self._lease, self._stream.fetch)
             await send({"type": "http.response.body", "body": b""})
         except ClientGone:

@@ -27,8 +27,8 @@ from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark
 from tallyhouse.servers import MySqlServer
 from tallyhouse.settings import Settings
-from tests.store_servers import running
 from tests.extract.oracle import differences
+from tests.store_servers import running
 
 pytestmark = pytest.mark.integration
 

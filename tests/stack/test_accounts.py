@@ -374,9 +374,9 @@ def test_nobody_else_may_read_what_the_stack_keeps() -> None:
     open_to_others = []
     for where, folders, files in os.walk(stack.local):
         # MySQL gives what is in its data folder modes of its own; the folder itself is closed, as asserted.
-        folders[:] = [name for name in folders if not Path(where).name.endswith("-mysql")]
-        files = [] if Path(where).name.endswith("-mysql") else files
-        for path in (Path(where), *(Path(where, name) for name in files)):
+        of_mysql = Path(where).name.endswith("-mysql")
+        folders[:] = [] if of_mysql else folders
+        for path in (Path(where), *(Path(where, name) for name in ([] if of_mysql else files))):
             if path.is_symlink() or path.is_socket() or not path.exists() or any(map(path.match, shown)):
                 continue
             mode = stat.S_IMODE(path.stat().st_mode)

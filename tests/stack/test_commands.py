@@ -55,7 +55,9 @@ def test_bare_make_lists_every_target_by_group() -> None:
         "Kubernetes",
         "Quality",
     ]
-    targets = set(re.findall(r"^([a-z0-9-]+)(?: [a-z0-9-]+)*:", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z0-9-]+)(?: [a-z0-9-]+)*:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
     listed = set(re.findall(r"^  ([a-z0-9-]+) ", said, re.MULTILINE))
     assert targets - {"help"} == listed - {"help"}
 

@@ -1,0 +1,290 @@
+"""Measures extraction and loading of one table, in turn with their floors and with dlt, in one run.
+
+    python -m benchmarks.extract.run                  # 1,000,000 rows, three rounds
+    python -m benchmarks.extract.run --rows 10000000
+
+on a stack of its own in `.local/bench/extract`, first with MariaDB, then with MySQL. The cases:
+
+- `extract`: the whole table into Parquet in the lake, its rows counted by the source in the same snapshot.
+  Floor: the rows over the wire (`mariadb --quick`, COPY) into nothing. Peers: dlt, from the first engine;
+- `extract-digest`: the same with the digest, computed by the source and of raw;
+- `load`: the Parquet into a table of PostgreSQL that is there. Floor: COPY of the same rows as CSV.
+
+Every measurement is a process of its own. `build/bench.json` is a list of `{case, subject, engine, rows,
+seconds, peak_mb}`, medians of the rounds; the table has their ratios to the floor of the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.extract.subject import PREFIX, lake_of
+from benchmarks.extract.table import NAME, STORE, create_in_postgres, fill
+from scripts.stack import environments, lifecycle, readiness
+from scripts.stack.context import Stack, StackError, console
+from scripts.stack.service import STORES
+from scripts.stack.supervise import Supervisor
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "build" / "bench.json"
+PORT_OFFSET = "22000"
+FOLDER = ".local/bench/extract"
+FLOOR, OURS = "floor", "tallyhouse"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        case: `extract`, `extract-digest` or `load`.
+        name: `tallyhouse`, `floor`, `dlt-connectorx` or `dlt-pyarrow`.
+        engine: Of the table's server.
+        command: The process.
+        environment: What it is told beside the stack's environment.
+        before: What is made ready for it, unmeasured.
+    """
+
+    case: str
+    name: str
+    engine: str
+    command: list[str]
+    environment: dict[str, str]
+    before: Callable[[], None] = lambda: None
+
+
+def measure(stack: Stack, subject: Subject) -> tuple[float, int, int]:
+    """Runs a subject once: its seconds, its rows (0 where it does not say), its peak in MB.
+
+    Raises:
+        StackError: It failed.
+    """
+    subject.before()
+    log = stack.logs / "bench-subject.log"
+    with log.open("wb") as errors, (stack.run / "bench-subject.out").open("w+b") as out:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            subject.command,
+            cwd=ROOT,
+            env=os.environ | stack.environment | subject.environment,
+            stdout=out,
+            stderr=errors,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        said = out.read().decode().strip().splitlines()
+    if process.returncode:
+        raise StackError(f"{subject.case} {subject.name}: exit {process.returncode}; see {log}")
+    answer = json.loads(said[-1]) if said and said[-1].startswith("{") else {}
+    return answer.get("seconds", seconds), answer.get("rows", 0), usage.ru_maxrss // 1024
+
+
+def ours(case: str, engine: str, *arguments: str) -> Subject:
+    """The product's own way."""
+    command = [sys.executable, "-m", "benchmarks.extract.subject", *arguments]
+    return Subject(case, OURS, engine, command, {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"})
+
+
+def wire_floor(stack: Stack, case: str, engine: str) -> Subject:
+    """All rows over the wire, into nothing."""
+    settings, values = stack.settings, stack.environment
+    if engine == "postgres":
+        command = _psql(stack, settings.pancake_db, f"\\copy (SELECT * FROM {NAME}) TO '/dev/null'")
+        return Subject(case, FLOOR, engine, command, {"PGPASSWORD": settings.postgres_password})
+    key = f"MYSQL_{STORE.upper()}"
+    client = [
+        str(stack.mariadb / "bin/mariadb"),
+        *("--no-defaults", f"--host={values[f'{key}_HOST']}", f"--port={values[f'{key}_PORT']}"),
+        *(f"--user={settings.etl_reader_user}", "--quick", "--batch", "--default-character-set=utf8mb4"),
+        *("--skip-ssl-verify-server-cert", f"--plugin-dir={stack.mariadb / 'lib/plugin'}"),
+        *("-e", f"SELECT * FROM {NAME}", values[f"{key}_DB"]),
+    ]
+    command = ["sh", "-c", f"exec {shlex.join(client)} > /dev/null"]
+    return Subject(case, FLOOR, engine, command, {"MYSQL_PWD": settings.etl_reader_password})
+
+
+def _psql(stack: Stack, database: str, statement: str) -> list[str]:
+    settings = stack.settings
+    return [
+        str(stack.postgres / "bin/psql"),
+        *("--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-h", settings.postgres_host),
+        *("-p", str(settings.postgres_port), "-U", settings.postgres_user, "-d", database, "-c", statement),
+    ]
+
+
+def dlt(stack: Stack, case: str, backend: str) -> Subject:
+    """The same by dlt."""
+    settings, values = stack.settings, stack.environment
+    packages = ROOT / "benchmarks/extract/dlt.txt"
+    home = environments.environment(stack, "dlt", packages, "for the comparison, once")
+    key = f"MYSQL_{STORE.upper()}"
+    source = (
+        f"mysql+pymysql://{settings.etl_reader_user}:{settings.etl_reader_password}@"
+        f"{values[f'{key}_HOST']}:{values[f'{key}_PORT']}/{values[f'{key}_DB']}"
+    )
+    login = {"key": settings.minio_root_user, "secret": settings.minio_root_password}
+    told = {
+        "BENCH_SOURCE": source,
+        "BENCH_TABLE": NAME,
+        "BENCH_LAKE": json.dumps({"bucket": settings.lake_bucket, "endpoint": settings.minio_url, **login}),
+        "BENCH_WAREHOUSE": f"postgresql://{settings.dwh_user}:{settings.dwh_password}@"
+        f"{settings.postgres_host}:{settings.postgres_port}/{settings.dwh_db}",
+    }
+    if case == "load":
+        lake = lake_of(settings)
+        told["BENCH_PARTS"] = json.dumps([lake.path(part) for part in newest_parts(stack)])
+    command = [str(home / "bin/python"), str(ROOT / "benchmarks/extract/dlt_subject.py"), case, backend]
+    return Subject(case, f"dlt-{backend}", "mariadb", command, told)
+
+
+def newest_parts(stack: Stack) -> list[str]:
+    """Keys of the Parquet objects of the newest batch."""
+    parts = [key for key in lake_of(stack.settings).keys(PREFIX) if key.endswith(".parquet")]
+    batch = max(key.rpartition("/")[0] for key in parts)
+    return sorted(key for key in parts if key.startswith(batch))
+
+
+def copy_floor(stack: Stack, csv: Path) -> Subject:
+    """COPY of the same rows as CSV."""
+    settings = stack.settings
+
+    def empty() -> None:
+        with readiness.postgres_connection(settings, settings.dwh_db) as connection:
+            connection.execute(f"DROP TABLE IF EXISTS staging.{NAME}_floor")
+            create_in_postgres(connection, f"staging.{NAME}_floor", unlogged=True)
+
+    statement = f"\\copy staging.{NAME}_floor FROM '{csv}' (FORMAT csv)"
+    command = _psql(stack, settings.dwh_db, statement)
+    return Subject("load", FLOOR, "postgres", command, {"PGPASSWORD": settings.postgres_password}, empty)
+
+
+def rounds(stack: Stack, subjects: list[Subject], number: int, rows: int) -> list[dict[str, Any]]:
+    """Every subject in turn, several times over: the medians.
+
+    Raises:
+        StackError: A subject failed, or took other rows than there are.
+    """
+    seen: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
+    for round_ in range(number):
+        for subject in subjects:
+            seconds, taken, peak = measure(stack, subject)
+            if taken not in (0, rows):
+                raise StackError(f"{subject.case} {subject.name}: {taken} rows of {rows}")
+            seen.setdefault((subject.case, subject.name, subject.engine), []).append((seconds, peak))
+            console.print(
+                f"  [dim]round {round_ + 1}[/] {subject.case} {subject.engine} {subject.name} {seconds:.2f} s"
+            )
+    return [
+        {
+            "case": case,
+            "subject": name,
+            "engine": engine,
+            "rows": rows,
+            "seconds": round(statistics.median(seconds for seconds, _ in found), 3),
+            "peak_mb": max(peak for _, peak in found),
+        }
+        for (case, name, engine), found in seen.items()
+    ]
+
+
+def show(measured: list[dict[str, Any]]) -> None:
+    """Prints the medians with their ratios."""
+    floors = {(row["case"], row["engine"]): row["seconds"] for row in measured if row["subject"] == FLOOR}
+    table = Table("case", "engine", "subject", box=None, header_style="bold", pad_edge=False)
+    for heading in ("seconds", "of the floor", "peak MB"):
+        table.add_column(heading, justify="right")
+    for row in measured:
+        ratio = row["seconds"] / floors[row["case"], row["engine"]]
+        table.add_row(
+            *(row["case"], row["engine"], row["subject"], f"{row['seconds']:.2f}"),
+            *(f"{ratio:.2f}x", f"{row['peak_mb']:,}"),
+        )
+    console.print(table)
+
+
+def with_engine(engine: str, rows: int, number: int) -> list[dict[str, Any]]:
+    """The cases that need the stack's stores to be of an engine; with MariaDB also PostgreSQL's and dlt's."""
+    os.environ["STORES_ENGINE"] = engine
+    stack = Stack()
+    if Supervisor(stack).alive():  # left by a benchmark that was killed
+        lifecycle.stop(stack)
+    lifecycle.start(stack, [STORES])
+    try:
+        engines = [engine, "postgres"] if engine == "mariadb" else [engine]
+        subjects = []
+        for one in engines:
+            with console.status(f"{rows:,} rows in {one}"):
+                fill(stack, one, rows)
+            subjects += [
+                wire_floor(stack, "extract", one),
+                ours("extract", one, "extract", one, "count"),
+                wire_floor(stack, "extract-digest", one),
+                ours("extract-digest", one, "extract", one, "digest"),
+            ]
+        if engine == "mariadb":
+            subjects[2:2] = [dlt(stack, "extract", "connectorx"), dlt(stack, "extract", "pyarrow")]
+        measured = rounds(stack, subjects, number, rows)
+        if engine == "mariadb":
+            csv = stack.run / "bench.csv"
+            subprocess.run(
+                _psql(stack, stack.settings.pancake_db, f"\\copy {NAME} TO '{csv}' (FORMAT csv)"),
+                env=os.environ | {"PGPASSWORD": stack.settings.postgres_password},
+                check=True,
+            )
+            loads = [
+                copy_floor(stack, csv),
+                ours("load", "postgres", "load"),
+                dlt(stack, "load", "pyarrow"),
+            ]
+            measured += rounds(stack, loads, number, rows)
+        return measured
+    finally:
+        lifecycle.stop(stack)
+
+
+def main() -> int:
+    """Runs the cases.
+
+    Returns:
+        0 when every subject took all rows.
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--engines", default="mariadb,mysql", help="of the stores: mariadb, mysql, or both")
+    arguments = parser.parse_args()
+    os.environ["PORT_OFFSET"] = os.environ.get("BENCH_PORT_OFFSET", PORT_OFFSET)
+    os.environ["TALLYHOUSE_LOCAL"] = os.environ.get("BENCH_LOCAL", FOLDER)
+    try:
+        measured = [
+            row
+            for engine in arguments.engines.split(",")
+            for row in with_engine(engine, arguments.rows, arguments.rounds)
+        ]
+    except StackError as error:
+        console.print(f"[red]bench[/]: {error}", soft_wrap=True)
+        return 1
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(measured, indent=1) + "\n")
+    show(measured)
+    console.print(f"written to {RESULT.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
