@@ -14,7 +14,7 @@ $(READY): uv.lock scripts/bootstrap.sh
 help:
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@ / {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
-	  /^[a-z-]+( [a-z-]+)*:.*## / {split($$1, n, " "); printf "  \033[36m%-10s\033[0m %s\n", n[1], $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+( [a-z0-9-]+)*:.*## / {split($$1, n, " "); printf "  \033[36m%-10s\033[0m %s\n", n[1], $$2}' $(MAKEFILE_LIST)
 
 ##@ The whole way
 
