@@ -66,7 +66,10 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: data day ingest run run-etl ledger repair sql verify
+.PHONY: source data day ingest run run-etl ledger repair sql verify
+source: $(READY) ## A database of yours in one command: make source URL=mysql://user@host/db NAME=shipping [WRITE=1]
+	@$(PY) -m scripts.source --name "$$NAME" --tables "$$TABLES" $(if $(WRITE),--write)
+
 SCALE ?= 0.1
 data: $(READY) ## Fill the source stores: make data SCALE=0.1
 	@$(PY) -m techmarket data --scale $(SCALE)

@@ -14,31 +14,15 @@ fetched in any case. `{"full_refresh": true}` has no further effect here.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-import pendulum
 from airflow.sdk import DAG
 
 from tallyhouse_airflow.operators.fetch_kaggle import FetchKaggleOperator
-from tallyhouse_airflow.task_groups.nightly import nightly, nightly_params
+from tallyhouse_airflow.task_groups.nightly import nightly, nightly_settings
 
 with DAG(
     dag_id="kaggle_nightly",
     doc_md=__doc__,
     description="Kaggle's datasets to the lake, the catalogue and ods",
-    schedule="0 2 * * *",
-    start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Kyiv"),
-    catchup=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=6),
-    default_args={
-        "owner": "data-platform",
-        "retries": 1,
-        "retry_delay": timedelta(seconds=30),
-        "execution_timeout": timedelta(hours=3),
-    },
-    params=nightly_params("kaggle"),
-    render_template_as_native_obj=True,
-    tags=["kaggle", "nightly"],
+    **nightly_settings("kaggle", hours=6),
 ):
     nightly("kaggle", fetch=FetchKaggleOperator)

@@ -15,30 +15,14 @@ contract's limit. A key or a table that is not known is refused, with the neares
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-import pendulum
 from airflow.sdk import DAG
 
-from tallyhouse_airflow.task_groups.nightly import nightly, nightly_params
+from tallyhouse_airflow.task_groups.nightly import nightly, nightly_settings
 
 with DAG(
     dag_id="techmarket_nightly",
     doc_md=__doc__,
     description="Four MySQL stores to the star schema and ClickHouse, with a ledger that closes",
-    schedule="0 2 * * *",
-    start_date=pendulum.datetime(2026, 1, 1, tz="Europe/Kyiv"),
-    catchup=False,
-    max_active_runs=1,
-    dagrun_timeout=timedelta(hours=4),
-    default_args={
-        "owner": "data-platform",
-        "retries": 1,
-        "retry_delay": timedelta(seconds=30),
-        "execution_timeout": timedelta(hours=2),
-    },
-    params=nightly_params("techmarket"),
-    render_template_as_native_obj=True,
-    tags=["techmarket", "nightly"],
+    **nightly_settings("techmarket", hours=4),
 ):
     nightly("techmarket")

@@ -110,16 +110,29 @@ def extraction(
         source: The source.
         tables: Those that are taken.
         store: The source's namespace, such as `mysql://127.0.0.1:3306`.
-        database: Its database; PostgreSQL's tables are in the schema `public`.
+        database: Its database.
         stores: The others.
     """
-    prefix = f"{database}.public" if source.engine == "postgres" else database
-    found = [
-        _table(table, Place(store, source.files.get(table.name) or f"{prefix}.{table.name}"))
-        for table in tables
-    ]
-    written = [_carried(here, stores.raw(table)) for here, table in zip(found, tables, strict=True)]
+    found = [_of_source(source, table, store, database) for table in tables]
+    written = [_taken(here, table, stores.raw(table)) for here, table in zip(found, tables, strict=True)]
     return TaskLineage(tuple(found), tuple(written))
+
+
+def _of_source(source: SourceContract, table: TableContract, store: str, database: str) -> Dataset:
+    """A table where it comes from, by the names that it has there."""
+    schema = f"{database}.{table.schema}" if source.engine == "postgres" else database
+    place = Place(store, source.files.get(table.name) or f"{schema}.{table.in_source}")
+    return Dataset(place, tuple(column.in_source for column in table.source_columns))
+
+
+def _taken(here: Dataset, table: TableContract, there: Place) -> Dataset:
+    """A table's raw batch: each column by the contract's name, of the source's column."""
+    origins = {
+        column.name: (Origin(here.place, column.in_source),)
+        for column in table.columns
+        if column.in_source in here.columns
+    }
+    return Dataset(there, table.column_names, origins)
 
 
 def check(pipeline: PipelineContract, stores: Stores) -> TaskLineage:

@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dotenv import dotenv_values
 from psycopg.conninfo import make_conninfo
 from rich.console import Console
 
-from tallyhouse.settings import ROOT, LocalFolder, Settings, load_settings, remembered_tools
+from tallyhouse.settings import (
+    DOT_ENV,
+    ROOT,
+    LocalFolder,
+    Settings,
+    load_settings,
+    remembered_tools,
+)
 
 console = Console(highlight=False)
 
@@ -358,8 +366,11 @@ class Stack:
         self.make_folders()
         tools = {"cache": str(self.cache)} | ({"java_home": str(self.java_home)} if self.java_home else {})
         write_private(self.local / "tools.json", json.dumps(tools, indent=2))
+        # What no setting of the stack is called, such as the password of a database that somebody added.
+        values = {key: value for key, value in dotenv_values(DOT_ENV).items() if value is not None}
+        values |= os.environ | self.environment
         write_private(
-            self.connections_file, render_connections(self.root / "config/connections.yaml", self.environment)
+            self.connections_file, render_connections(self.root / "config/connections.yaml", values)
         )
         login = {self.settings.airflow_admin_user: self.secrets["AIRFLOW_ADMIN_PASSWORD"]}
         write_private(self.airflow_home / "passwords.json", json.dumps(login))
@@ -414,7 +425,8 @@ def render_connections(template: Path, values: dict[str, str]) -> str:
         filled = fill(yaml.safe_load(template.read_text()))
     except KeyError as error:
         raise StackError(
-            f"{template.name}: no setting is called {error.args[0]}; add it to config/stack.env"
+            f"{template.name}: no setting is called {error.args[0]}; add it to config/stack.env, "
+            "or, if it is a password, to .env"
         ) from error
     for connection in filled.values():
         if "port" in connection:

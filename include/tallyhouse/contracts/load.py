@@ -17,6 +17,7 @@ from pydbml.classes import Table as DbmlTable
 from tallyhouse.contracts.model import (
     IDENTIFIER,
     Column,
+    Made,
     PipelineContract,
     Policy,
     SourceContract,
@@ -28,7 +29,8 @@ from tallyhouse.settings import TargetsSetting
 REPOSITORY = Path(__file__).resolve().parents[3]
 OVERLAYS = REPOSITORY / "include" / "contracts"
 PIPELINES = REPOSITORY / "include" / "pipelines"
-ENGINES = ("mysql", "postgres", "objects", "files")
+DATABASES = ("mysql", "postgres")
+ENGINES = (*DATABASES, "objects", "files")
 
 
 @cache
@@ -42,10 +44,23 @@ def load_source(name: str) -> SourceContract:
         ValueError: There is no such source, or its overlay and its DBML do not agree.
     """
     overlay = _overlay(name)
+    return read_source(name, overlay, (REPOSITORY / overlay["dbml"]).read_text(encoding="utf-8"))
+
+
+def read_source(name: str, overlay: dict[str, Any], dbml_text: str) -> SourceContract:
+    """The contract of a source by the content of its files.
+
+    Args:
+        name: What the source is called.
+        overlay: What stands in its YAML.
+        dbml_text: Its DBML.
+
+    Raises:
+        ValueError: They do not agree.
+    """
     if overlay["engine"] not in ENGINES:
         raise ValueError(f"source {name}: engine {overlay['engine']!r} is not one of {', '.join(ENGINES)}")
-    dbml_path = REPOSITORY / overlay["dbml"]
-    dbml = {table.name: table for table in PyDBML(dbml_path.read_text(encoding="utf-8")).tables}
+    dbml = {table.name: table for table in PyDBML(dbml_text).tables}
     defaults = overlay.get("defaults") or {}
     tables = overlay["tables"]
     if missing := sorted(set(tables) ^ set(dbml)):
@@ -183,33 +198,41 @@ def _name(path: Path) -> str:
 
 
 def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -> TableContract:
-    key = [column.name for column in dbml.columns if column.pk]
-    for index in dbml.indexes:
-        if index.pk:
-            key = [subject.name for subject in index.subjects]
-    exact = {*key, overlay.get("cursor"), *overlay.get("control_totals", ())}
     names = [column.name for column in dbml.columns]
+    renamed = {str(name): str(other) for name, other in (overlay.get("columns") or {}).items()}
+    collated = [str(name) for name in overlay.get("collated", ())]
+    _check_named(
+        f"{source}.{dbml.name}", names, columns=renamed, collated=collated, key=overlay.get("key", ())
+    )
+    pii = list(overlay.get("pii", ()))
+    said = tuple(overlay.get("key", ())) or _dbml_key(dbml)
+    exact = {*said, overlay.get("cursor"), *overlay.get("control_totals", ())}
     policies = _policies(f"{source}.{dbml.name}", overlay.get("on_bad_value", "error"), names, exact)
+    columns = [
+        Column(
+            column.name,
+            _type(source, engine, dbml.name, column),
+            not (column.not_null or column.name in said) or policies[column.name].name == "null",
+            policies[column.name],
+            renamed.get(column.name, ""),
+        )
+        for column in dbml.columns
+    ]
+    made, key = _made(engine, said, collated, {column.name: column.in_source for column in columns})
+    pii += [f"{COLLATED}{name}" for name in collated if name in pii]
     contract = TableContract(
         source=source,
         name=dbml.name,
-        columns=tuple(
-            Column(
-                column.name,
-                _type(source, engine, dbml.name, column),
-                not (column.not_null or column.name in key) or policies[column.name].name == "null",
-                policies[column.name],
-            )
-            for column in dbml.columns
-        ),
-        key=tuple(key),
+        columns=(*columns, *made),
+        key=key,
         cursor=overlay.get("cursor"),
-        pii=tuple(overlay.get("pii", ())),
+        pii=tuple(pii),
         control_totals=tuple(overlay.get("control_totals", ())),
         proof=overlay.get("proof", "digest"),
         schema=overlay.get("schema", "public"),
         deletes=overlay.get("deletes", "mark"),
         delete_limit=overlay.get("delete_limit", 0.2),
+        source_name=str(overlay.get("table") or ""),
     )
     if engine == "files" and contract.deletes != "ignore":
         raise ValueError(
@@ -217,6 +240,41 @@ def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -
         )
     contract.validate()
     return contract
+
+
+COLLATED = "_key_"
+"""What stands before the name of a key's column, in that of the column by which its collation compares it."""
+
+
+def _dbml_key(dbml: DbmlTable) -> tuple[str, ...]:
+    for index in dbml.indexes:
+        if index.pk:
+            return tuple(subject.name for subject in index.subjects)
+    return tuple(column.name for column in dbml.columns if column.pk)
+
+
+def _made(
+    engine: str, key: tuple[str, ...], collated: list[str], in_source: dict[str, str]
+) -> tuple[list[Column], tuple[str, ...]]:
+    """What the source computes beside its columns, and the key with that in it."""
+    if not key and engine in DATABASES:
+        number = ColumnType(Kind.BIGINT)
+        made = [Column("_row", number, False, made=Made.ROW), Column("_copy", number, False, made=Made.COPY)]
+        return made, tuple(column.name for column in made)
+    hexadecimal = ColumnType(Kind.CHAR, length=64)
+    return (
+        [
+            Column(f"{COLLATED}{name}", hexadecimal, False, source_name=in_source[name], made=Made.COLLATED)
+            for name in collated
+        ],
+        tuple(f"{COLLATED}{name}" if name in collated else name for name in key),
+    )
+
+
+def _check_named(where: str, names: list[str], **named: Iterable[str]) -> None:
+    for what, said in named.items():
+        if unknown := sorted(set(said) - set(names)):
+            raise ValueError(f"{where}: {what} names {unknown}, which the DBML does not have")
 
 
 def _policies(where: str, said: Any, names: list[str], exact: set[str | None]) -> dict[str, Policy]:

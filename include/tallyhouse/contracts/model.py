@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,20 @@ from tallyhouse.contracts.types import ColumnType, Kind
 
 # Short enough for a staging table to carry a run beside it, within the 63 bytes of PostgreSQL.
 IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,38}")
+LONGEST_NAME = 64
+"""Characters of the longest name that a source may have; PostgreSQL's are shorter."""
+
+
+class Made(StrEnum):
+    """What a column is that the source does not have, but computes as it is read.
+
+    `row` and `copy` tell the rows of a table without a key apart: a digest of the row, and its number among
+    rows that are the same. `collated` is a key as its collation compares it: equal where the source says so.
+    """
+
+    ROW = "row"
+    COPY = "copy"
+    COLLATED = "collated"
 
 
 @dataclass(frozen=True)
@@ -49,16 +64,25 @@ class Column:
     """A column of a source table, as its DBML and its overlay have it.
 
     Attributes:
-        name: In the source and in `ods`.
+        name: In the lake and in `ods`.
         type: Its type.
         nullable: Whether `ods` may hold NULL: because the source may, or because its policy is `null`.
         on_bad_value: What becomes of a value that the type cannot hold.
+        source_name: In the source, where it has another name there.
+        made: What it is, where the source only computes it; `collated` is of the column `source_name`.
     """
 
     name: str
     type: ColumnType
     nullable: bool
     on_bad_value: Policy = Policy()
+    source_name: str = ""
+    made: Made | None = None
+
+    @property
+    def in_source(self) -> str:
+        """What the source calls it."""
+        return self.source_name or self.name
 
     @property
     def replaces(self) -> bool:
@@ -72,9 +96,9 @@ class TableContract:
 
     Attributes:
         source: The store it lives in, such as `orders`.
-        name: The table's name; also its name in `ods`.
-        columns: In the order of the DBML.
-        key: Names of the primary key's columns.
+        name: The table's name in the lake and in `ods`.
+        columns: In the order of the DBML; after them those that the source computes.
+        key: Names of the columns that tell its rows apart.
         cursor: The column that says when a row last changed, or None: the whole table is then taken
             every night.
         pii: Columns that hold personal data.
@@ -84,6 +108,7 @@ class TableContract:
         deletes: `mark` finds rows that the source no longer has and marks them in `ods`; `ignore` does not
             look, as where the source marks its deleted rows itself.
         delete_limit: Share of the live rows that a run may mark without being told to.
+        source_name: The table's name in the source, where it is another one; also a view's.
     """
 
     source: str
@@ -97,6 +122,22 @@ class TableContract:
     schema: str = "public"
     deletes: str = "mark"
     delete_limit: float = 0.2
+    source_name: str = ""
+
+    @property
+    def in_source(self) -> str:
+        """What the source calls the table."""
+        return self.source_name or self.name
+
+    @property
+    def source_columns(self) -> tuple[Column, ...]:
+        """The columns that the source has."""
+        return tuple(column for column in self.columns if column.made is None)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether its rows have a key, by which a changed row is the same row."""
+        return all(self.column(name).made is not Made.ROW for name in self.key)
 
     @property
     def qualified_name(self) -> str:
@@ -132,9 +173,13 @@ class TableContract:
             ValueError: It does not; the message names the table and what to change.
         """
         where = self.qualified_name
-        for name in (self.source, self.schema, self.name, *self.column_names):
+        for name in (self.source, self.name, *(column.name for column in self.source_columns)):
             if not IDENTIFIER.fullmatch(name):
-                raise ValueError(f"{where}: {name!r} is not a plain lower-case identifier")
+                raise ValueError(
+                    f"{where}: {name!r} is not a plain lower-case identifier of at most 39 characters; give "
+                    "it one, and say under `table` or `columns` in the contract what the source calls it"
+                )
+        self._check_source_names()
         if not self.key:
             raise ValueError(f"{where}: no primary key in its DBML")
         named = {"key": self.key, "pii": self.pii, "control_totals": self.control_totals}
@@ -153,6 +198,8 @@ class TableContract:
             raise ValueError(f"{where}: delete_limit {self.delete_limit!r} is not a share from 0 to 1")
         if self.proof not in ("count", "digest"):
             raise ValueError(f"{where}: proof {self.proof!r} is neither `count` nor `digest`")
+        if floating := [name for name in self.key if self.column(name).type.kind is Kind.DOUBLE]:
+            raise ValueError(f"{where}: {floating[0]} is a floating-point number, which can be no key")
         for column in self.columns:
             self._check_policy(column)
 
@@ -160,6 +207,16 @@ class TableContract:
     def replacing(self) -> tuple[Column, ...]:
         """Columns in which something is put in the place of what their type cannot hold."""
         return tuple(column for column in self.columns if column.replaces)
+
+    def _check_source_names(self) -> None:
+        """What the source calls things may be anything that it allows; it is quoted wherever it is used."""
+        where = self.qualified_name
+        for name in (self.schema, self.in_source, *(column.in_source for column in self.source_columns)):
+            if not 0 < len(name) <= LONGEST_NAME or "\0" in name:
+                raise ValueError(f"{where}: {name!r} can be no name in a source")
+        names = [column.in_source for column in self.source_columns]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{where}: two columns are the source's {twice[0]!r}")
 
     def _check_policy(self, column: Column) -> None:
         if not column.replaces:
@@ -185,6 +242,8 @@ class TableContract:
                 f"{where}: cursor {self.cursor!r} is not a time. A number that counts up is given "
                 "out before its row is committed and tells nothing of updates; use `cursor: null`"
             )
+        if not self.has_key:
+            raise ValueError(f"{where}: without a key a changed row is another row; use `cursor: null`")
         if self.column(self.cursor).nullable:
             # A window is `cursor >= watermark`: a row without a cursor would never be in one.
             raise ValueError(f"{where}: cursor {self.cursor!r} may be NULL; use `cursor: null`")

@@ -23,7 +23,7 @@ from tallyhouse.contracts import Column, Kind, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.extract.digest import row_digest
 from tallyhouse.extract.raw_digest import raw_view
-from tallyhouse.extract.statement import SESSION, build, wire
+from tallyhouse.extract.statement import SESSION, build, carried, plain
 from tallyhouse.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class _Snapshot:
         self.cursor = connection.cursor()
         self.contract, self.dialect = contract, dialect
         self.table = build(dialect, contract, None).table
-        values = [(column.type, _canonical(dialect, column)) for column in _key(contract)]
+        values = [(column.type, _canonical(dialect, contract, column)) for column in _key(contract)]
         self.number = row_digest(dialect, values)
         for setting in SESSION[dialect]:
             self.cursor.execute(setting)
@@ -194,8 +194,7 @@ class _Snapshot:
         """The digests of the keys in some buckets, each with its row's cursor."""
         if not wanted:
             return
-        quote = "`" if self.dialect == "mysql" else '"'
-        cursor = f"w.{quote}{self.contract.cursor}{quote}" if self.contract.cursor else "NULL"
+        cursor = plain(self.dialect, self.contract, self.contract.cursor) if self.contract.cursor else "NULL"
         if self.dialect == "mysql":
             cursor = f"CAST({cursor} AS CHAR)"
         self.cursor.execute(
@@ -291,12 +290,11 @@ def _key(contract: TableContract) -> list[Column]:
     return [contract.column(name) for name in contract.key]
 
 
-def _canonical(dialect: str, column: Column) -> str:
+def _canonical(dialect: str, contract: TableContract, column: Column) -> str:
     """A key's value in the source, in the form that `ods` gives it too."""
-    value = f"w.`{column.name}`" if dialect == "mysql" else f'w."{column.name}"'
     if dialect == "mysql" and column.type.kind is Kind.TIMESTAMP:
-        return f"DATE_FORMAT({value}, '%Y-%m-%d %H:%i:%s.%f')"
-    return wire(dialect, value, column)
+        return f"DATE_FORMAT({plain(dialect, contract, column.name)}, '%Y-%m-%d %H:%i:%s.%f')"
+    return carried(dialect, contract, column)
 
 
 def _ods_value(column: Column, alias: str = "o") -> str:
@@ -306,7 +304,7 @@ def _ods_value(column: Column, alias: str = "o") -> str:
         return f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
     if column.type.kind is Kind.BOOLEAN:
         return f"{value}::integer"
-    if column.type.kind in (Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT):
+    if column.type.kind in (Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT, Kind.BINARY):
         return value
     return f"{value}::text"
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
-from tallyhouse.extract.statement import SESSION, Statement, build
+from tallyhouse.extract.statement import SESSION, Statement, build, plain
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_schema
 from tallyhouse.servers import MySqlServer
 
@@ -87,11 +87,15 @@ def _prologue(statement: Statement) -> list[str]:
 
 
 def _query(statement: Statement, contract: TableContract) -> str:
-    # The key's first column is never NULL in a row, so it tells a row from the empty window.
+    # The key's first column is never NULL in a row, so it tells a row from the empty window. Where there is
+    # no key, there is no window either: what was counted tells.
+    present = "CAST(JSON_EXTRACT(@said, '$[1]') AS CHAR) NOT IN ('0', '\"0\"')"
+    if contract.has_key:
+        present = f"{plain('mysql', contract, contract.key[0])} IS NOT NULL"
     columns = ", ".join(
         (
             *statement.columns,
-            f"w.`{contract.key[0]}` IS NOT NULL AS {_PRESENT}",
+            f"{present} AS {_PRESENT}",
             f"CAST(@said AS CHAR) AS {_SAID}",
         )
     )
@@ -149,15 +153,15 @@ _PARSE: dict[pa.DataType, Callable[[bytes], Any]] = {
 def _rows_that_fit(server: MySqlServer, contract: TableContract, statement: Statement) -> int:
     """Rows of a batch, were all as long as the longest; the driver counts rows, not bytes."""
     long = [
-        column.name
-        for column in contract.columns
+        plain("mysql", contract, column.name)
+        for column in contract.source_columns
         if (column.type.kind.is_text or column.type.kind is Kind.BINARY)
         and (column.type.length is None or column.type.length > _LONG)
     ]
     if not long:
         return BATCH_ROWS
     with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
-        lengths = " + ".join(f"COALESCE(MAX(LENGTH(w.`{name}`)), 0)" for name in long)
+        lengths = " + ".join(f"COALESCE(MAX(LENGTH({name})), 0)" for name in long)
         cursor.execute(f"SELECT {lengths} FROM {statement.table} AS w WHERE {statement.condition}")
         ((longest,),) = cursor.fetchall()
     return max(1, BATCH_BYTES // (int(longest or 0) + 1))

@@ -12,7 +12,15 @@ from tallyhouse.extract.statement import build
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = {"mysql": "DATABASE()", "postgres": "%s"}
+_COLUMNS = {
+    "mysql": "SELECT column_name, is_nullable FROM information_schema.columns "
+    "WHERE table_schema = DATABASE() AND table_name = %s",
+    # PostgreSQL's information_schema leaves materialized views out.
+    "postgres": "SELECT a.attname, CASE WHEN a.attnotnull THEN 'NO' ELSE 'YES' END FROM pg_class AS c "
+    "JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid "
+    "WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped "
+    "AND has_any_column_privilege(c.oid, 'SELECT')",
+}
 
 
 def check_columns(connection: Any, dialect: str, contract: TableContract) -> None:
@@ -29,12 +37,12 @@ def check_columns(connection: Any, dialect: str, contract: TableContract) -> Non
         TallyhouseError: The table, or a column of its contract, is not there, or its cursor may be NULL.
     """
     cursor = connection.cursor()
-    cursor.execute(
-        "SELECT column_name, is_nullable FROM information_schema.columns "
-        f"WHERE table_schema = {_SCHEMA[dialect]} AND table_name = %s",
-        (contract.name,) if dialect == "mysql" else (contract.schema, contract.name),
-    )
-    present = {name.lower(): nullable for name, nullable in cursor.fetchall()}
+    place = (contract.in_source,) if dialect == "mysql" else (contract.schema, contract.in_source)
+    cursor.execute(_COLUMNS[dialect], place)
+    # MySQL takes columns' names in any case.
+    spelled = str.casefold if dialect == "mysql" else str
+    present = {spelled(name): nullable for name, nullable in cursor.fetchall()}
+    promised = {spelled(column.in_source): column.in_source for column in contract.source_columns}
     cursor.close()
     if not present:
         raise TallyhouseError(
@@ -42,19 +50,19 @@ def check_columns(connection: Any, dialect: str, contract: TableContract) -> Non
             remedy="Create it, grant SELECT on it, or take it out of the contract",
             table=contract.qualified_name,
         )
-    if missing := [name for name in contract.column_names if name not in present]:
+    if missing := [name for spelling, name in promised.items() if spelling not in present]:
         raise TallyhouseError(
             f"the source lacks {', '.join(missing)}",
             remedy="Add what is missing to the source, or take it out of the DBML and the contract",
             table=contract.qualified_name,
         )
-    if contract.cursor and present[contract.cursor] == "YES":
+    if contract.cursor and present[spelled(contract.column(contract.cursor).in_source)] == "YES":
         raise TallyhouseError(
             f"its cursor {contract.cursor} may be NULL, and no window would find such a row",
             remedy="Make the column NOT NULL, or set `cursor: null` in the contract to take the table whole",
             table=contract.qualified_name,
         )
-    if unknown := sorted(present.keys() - set(contract.column_names)):
+    if unknown := sorted(present.keys() - promised.keys()):
         log.warning(
             "%s: columns %s are not in the contract and are not taken",
             *(contract.qualified_name, ", ".join(unknown)),
@@ -82,7 +90,13 @@ def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract) 
         return
     cursor = connection.cursor()
     table = build(dialect, contract, None).table
-    cursor.execute(_FIRST_INDEXED[dialect], (contract.name if dialect == "mysql" else table, contract.cursor))
+    cursor.execute(
+        _FIRST_INDEXED[dialect],
+        (
+            contract.in_source if dialect == "mysql" else table,
+            contract.column(contract.cursor).in_source,
+        ),
+    )
     if not cursor.fetchall():
         window = build(dialect, contract, datetime(2999, 1, 1, tzinfo=UTC)).condition
         cursor.execute(f"EXPLAIN SELECT 1 FROM {table} AS w WHERE {window}")

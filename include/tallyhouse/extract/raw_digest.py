@@ -27,7 +27,8 @@ def raw_digest(lake: Lake, keys: list[str], contract: TableContract) -> str:
     """
     if not keys:
         return "0"
-    number = row_digest("duckdb", [(column.type, f'raw."{column.name}"') for column in contract.columns])
+    columns = contract.source_columns
+    number = row_digest("duckdb", [(column.type, f'raw."{column.name}"') for column in columns])
     with raw_view(lake, keys) as connection:
         row = connection.execute(f"SELECT {total('duckdb', number)} FROM raw").fetchone()
     assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row

@@ -9,11 +9,11 @@ What a text looks like depends on settings of the session, so they are ours: see
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tallyhouse.contracts import Column, ColumnType, Kind, TableContract
+from tallyhouse.contracts.model import Made
 from tallyhouse.extract.digest import row_digest, total
 
 SESSION = {
@@ -75,34 +75,77 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
         contract: The table; its identifiers were validated when it was loaded.
         watermark: Rows whose cursor is at or after it are taken; None for all.
     """
-    quote = "`" if dialect == "mysql" else '"'
-
-    def name(identifier: str) -> str:
-        return f"{quote}{identifier}{quote}"
-
     condition = "TRUE"
     if watermark is not None and contract.cursor is not None:
         literal = watermark.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         zone = "" if dialect == "mysql" else "+00"
-        condition = f"w.{name(contract.cursor)} >= '{literal}{zone}'"
+        condition = f"{plain(dialect, contract, contract.cursor)} >= '{literal}{zone}'"
     as_text = "CHAR" if dialect == "mysql" else "text"
     totals = [f"CAST(COUNT(*) AS {as_text})"]
-    totals.append(_digest(dialect, contract, name) if contract.proof == "digest" else "NULL")
-    totals += [f"CAST(COALESCE(SUM(w.{name(total)}), 0) AS {as_text})" for total in contract.control_totals]
+    totals.append(total(dialect, _row_digest(dialect, contract)) if contract.proof == "digest" else "NULL")
+    totals += [
+        f"CAST(COALESCE(SUM({plain(dialect, contract, name)}), 0) AS {as_text})"
+        for name in contract.control_totals
+    ]
+    schema = [] if dialect == "mysql" else [contract.schema]
     return Statement(
         columns=tuple(
-            f"{wire(dialect, f'w.{name(column.name)}', column)} AS {name(column.name)}"
+            f"{carried(dialect, contract, column)} AS {quoted(dialect, column.name)}"
             for column in contract.columns
         ),
-        table=name(contract.name) if dialect == "mysql" else f"{name(contract.schema)}.{name(contract.name)}",
+        table=".".join(quoted(dialect, name) for name in (*schema, contract.in_source)),
         condition=condition,
         totals=tuple(totals),
     )
 
 
-def _digest(dialect: str, contract: TableContract, name: Callable[[str], str]) -> str:
-    values = [(column.type, wire(dialect, f"w.{name(column.name)}", column)) for column in contract.columns]
-    return total(dialect, row_digest(dialect, values))
+def quoted(dialect: str, name: str) -> str:
+    """A name of a source, whatever is in it, in that source's SQL."""
+    quote = "`" if dialect == "mysql" else '"'
+    return f"{quote}{name.replace(quote, quote * 2)}{quote}"
+
+
+def plain(dialect: str, contract: TableContract, name: str) -> str:
+    """A column as the source has it, in SQL `FROM <table> AS w`.
+
+    Args:
+        dialect: `mysql` or `postgres`.
+        contract: The table.
+        name: The contract's name of one of its columns; of one that is made, that which it is made of.
+    """
+    return f"w.{quoted(dialect, contract.column(name).in_source)}"
+
+
+def carried(dialect: str, contract: TableContract, column: Column) -> str:
+    """A column of a contract as it crosses the wire, in SQL `FROM <table> AS w`."""
+    if column.made is Made.ROW:
+        return _row_digest(dialect, contract)
+    if column.made is Made.COPY:
+        return f"ROW_NUMBER() OVER (PARTITION BY {_row_digest(dialect, contract)})"
+    here = plain(dialect, contract, column.name)
+    if column.made is Made.COLLATED:
+        return _mysql_collated(here) if dialect == "mysql" else _postgres_collated(here)
+    return wire(dialect, here, column)
+
+
+def _row_digest(dialect: str, contract: TableContract) -> str:
+    return row_digest(
+        dialect, [(column.type, carried(dialect, contract, column)) for column in contract.source_columns]
+    )
+
+
+def _mysql_collated(value: str) -> str:
+    """The same for two texts that their collation takes for equal, and for no others.
+
+    Most collations, but not all, pass over spaces at the end.
+    """
+    trimmed = f"IF(CONCAT({value}, ' ') = {value}, TRIM(TRAILING ' ' FROM {value}), {value})"
+    return f"SHA2(WEIGHT_STRING({trimmed}), 256)"
+
+
+def _postgres_collated(value: str) -> str:
+    """The same for two texts that `citext` takes for equal; it compares in lower case."""
+    return f"encode(sha256(convert_to(lower(CAST({value} AS text)), 'UTF8')), 'hex')"
 
 
 def wire(dialect: str, value: str, column: Column) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,37 +45,52 @@ def postgres_changes(connection: psycopg.Connection[Any]) -> list[Change]:
         else:
             changes += _alter(table, found[name])
     for name in sorted(found.keys() - wanted.keys()):
-        changes.append(Change(f"{name} is in no definition", (f"DROP TABLE {name}",), loses=True))
+        changes.append(
+            Change(f"{name} is in no definition", (f"DROP TABLE {_name(found[name])}",), loses=True)
+        )
     return changes
 
 
 def _create(table: postgres.Table) -> tuple[str, ...]:
     columns = [f"    {_declared(column)}" for column in table.columns]
-    body = ",\n".join([*columns, f"    PRIMARY KEY ({', '.join(table.key)})"])
+    body = ",\n".join([*columns, f"    PRIMARY KEY ({_names(table.key)})"])
     return (
-        f"CREATE TABLE {table.qualified_name} (\n{body}\n)",
+        f"CREATE TABLE {_name(table)} (\n{body}\n)",
         *(_index(table, name) for name in table.indexes),
         _comment(table),
         *(_column_comment(table, column) for column in table.columns if column.comment),
     )
 
 
+def quoted(name: str) -> str:
+    """A name as PostgreSQL's SQL has it: a source's columns may be called `order` or `user`."""
+    return sql.Identifier(name).as_string()
+
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(map(quoted, columns))
+
+
+def _name(table: postgres.Table) -> str:
+    return f"{table.schema}.{quoted(table.name)}"
+
+
 def _declared(column: postgres.Column) -> str:
-    return f"{column.name} {column.type.upper()}{'' if column.nullable else ' NOT NULL'}"
+    return f"{quoted(column.name)} {column.type.upper()}{'' if column.nullable else ' NOT NULL'}"
 
 
 def _index(table: postgres.Table, name: str) -> str:
     index = table.indexes[name]
     unique = "UNIQUE " if index.unique else ""
-    return f"CREATE {unique}INDEX {name} ON {table.qualified_name} ({', '.join(index.columns)})"
+    return f"CREATE {unique}INDEX {name} ON {_name(table)} ({_names(index.columns)})"
 
 
 def _comment(table: postgres.Table) -> str:
-    return f"COMMENT ON TABLE {table.qualified_name} IS {_text(table.comment)}"
+    return f"COMMENT ON TABLE {_name(table)} IS {_text(table.comment)}"
 
 
 def _column_comment(table: postgres.Table, column: postgres.Column) -> str:
-    return f"COMMENT ON COLUMN {table.qualified_name}.{column.name} IS {_text(column.comment)}"
+    return f"COMMENT ON COLUMN {_name(table)}.{quoted(column.name)} IS {_text(column.comment)}"
 
 
 def _text(value: str) -> str:
@@ -91,7 +106,7 @@ def _alter(wanted: postgres.Table, found: postgres.Table) -> Iterator[Change]:
             yield Change(f"{where} is missing", _add(wanted, column))
             continue
         other = theirs[column.name]
-        change = f"ALTER TABLE {name} ALTER COLUMN {column.name}"
+        change = f"ALTER TABLE {_name(wanted)} ALTER COLUMN {quoted(column.name)}"
         if _spelled(column.type) != other.type:
             yield Change(
                 f"{where} is {other.type}, not {column.type}", (f"{change} TYPE {column.type.upper()}",)
@@ -104,14 +119,14 @@ def _alter(wanted: postgres.Table, found: postgres.Table) -> Iterator[Change]:
         if wanted.schema == "dwh" and column.comment != other.comment:
             yield Change(f"{where} has another comment", (_column_comment(wanted, column),))
     for extra in sorted(theirs.keys() - mine.keys()):
-        statement = f"ALTER TABLE {name} DROP COLUMN {extra}"
+        statement = f"ALTER TABLE {_name(wanted)} DROP COLUMN {quoted(extra)}"
         yield Change(f"{name}.{extra} is in no definition", (statement,), loses=True)
     if wanted.key != found.key:
         yield Change(
             f"{name} has the key {', '.join(found.key)}, not {', '.join(wanted.key)}",
             (
-                f"ALTER TABLE {name} DROP CONSTRAINT {wanted.name}_pkey",
-                f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(wanted.key)})",
+                f"ALTER TABLE {_name(wanted)} DROP CONSTRAINT {wanted.name}_pkey",
+                f"ALTER TABLE {_name(wanted)} ADD PRIMARY KEY ({_names(wanted.key)})",
             ),
         )
     for index in sorted(wanted.indexes.keys() - found.indexes.keys()):
@@ -124,13 +139,13 @@ def _alter(wanted: postgres.Table, found: postgres.Table) -> Iterator[Change]:
 
 def _add(table: postgres.Table, column: postgres.Column) -> tuple[str, ...]:
     """A new column; rows that are there get a filler where NULL is not allowed, until a full refresh."""
-    change = f"ALTER TABLE {table.qualified_name}"
+    change = f"ALTER TABLE {_name(table)}"
     if column.nullable:
         added: tuple[str, ...] = (f"{change} ADD COLUMN {_declared(column)}",)
     else:
         added = (
             f"{change} ADD COLUMN {_declared(column)} DEFAULT {_filler(column.type)}",
-            f"{change} ALTER COLUMN {column.name} DROP DEFAULT",
+            f"{change} ALTER COLUMN {quoted(column.name)} DROP DEFAULT",
         )
     return (*added, _column_comment(table, column)) if column.comment else added
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+import pendulum
 from airflow.sdk import Param, TaskGroup, chain
 
 from tallyhouse.contracts.load import has_models, outline
@@ -24,6 +26,32 @@ EXTRACTIONS: dict[str, type[ExtractionOperator]] = {
     for operator in (MySqlToLakeOperator, PostgresToLakeOperator, FilesToLakeOperator)
 }
 """The operator that extracts a source, by the engine that its contract names."""
+
+
+def nightly_settings(pipeline: str, *, schedule: str = "0 2 * * *", hours: float = 2) -> dict[str, Any]:
+    """What the DAG of a nightly pipeline is set to, but for its name and its description.
+
+    Args:
+        pipeline: Name of the pipeline's contract.
+        schedule: When it starts, Kyiv's time.
+        hours: How long a run may take; a task may take half of it.
+    """
+    return {
+        "schedule": schedule,
+        "start_date": pendulum.datetime(2026, 1, 1, tz="Europe/Kyiv"),
+        "catchup": False,
+        "max_active_runs": 1,
+        "dagrun_timeout": timedelta(hours=hours),
+        "default_args": {
+            "owner": "data-platform",
+            "retries": 1,
+            "retry_delay": timedelta(seconds=30),
+            "execution_timeout": timedelta(hours=hours / 2),
+        },
+        "params": nightly_params(pipeline),
+        "render_template_as_native_obj": True,
+        "tags": [pipeline, "nightly"],
+    }
 
 
 def nightly_params(pipeline: str) -> dict[str, Param]:
