@@ -121,7 +121,12 @@ migrate-down: $(READY) ## One revision back, with the columns that it added: mak
 migrate-create: $(READY) ## Start a new revision: make migrate-create NAME="What it does"
 	@$(PY) -m services.kaggle_data_api.migrate create "$$NAME"
 
-##@ Kubernetes
+##@ Compose and Kubernetes
+
+.PHONY: compose-verify
+compose-verify: $(READY) ## docker-compose.yaml run for real: images, runs, events, a kill; ARGS="--keep" keeps the images
+	@$(STACK) setup --quiet
+	@$(PY) -m scripts.verify.compose $(ARGS)
 
 .PHONY: k8s-deploy charts
 k8s-deploy: $(READY) ## The whole platform on a kind cluster of this machine

@@ -11,16 +11,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rich.console import Console
 
 from scripts import charts
-from scripts.cache import made_whole
 from scripts.compose_env import demanded
-from scripts.stack import debian
 from scripts.tools import go_tool
+from scripts.verify import engine, images
 from tallyhouse.settings import ROOT, load_settings
 
 console = Console(highlight=False)
@@ -34,8 +33,6 @@ HEAD = """\
 # here uses: that needs a C compiler and, on Debian, pkg-config and default-libmysqlclient-dev.
 """
 ACTIONLINT = "v1.7.12"
-COMPOSE, COMPOSE_SUITE = "2.26.1-4", "trixie"
-"""Docker Compose where the machine has none: that of Debian's stable suite, which keeps its version."""
 BIN = Path(sys.executable).parent
 
 
@@ -106,13 +103,7 @@ def docker_compose() -> list[str]:
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]) and run(*command, "version") is None:
             return command
-    folder = load_settings().cache / "tools" / f"docker-compose-{COMPOSE}"
-    if not folder.exists():
-        with made_whole(folder) as making:
-            apt = debian.Apt(COMPOSE_SUITE, making / ".apt")
-            debian.unpack(apt.download("docker-compose", COMPOSE, alone=True), making)
-            shutil.rmtree(apt.folder)
-    return [str(folder / "usr/libexec/docker/cli-plugins/docker-compose")]
+    return [str(engine.docker_compose(load_settings().cache))]
 
 
 def compose() -> str | None:
@@ -124,12 +115,12 @@ def compose() -> str | None:
 
 def docker() -> str | None:
     """Lint every Dockerfile."""
-    files = [
-        *ROOT.glob("services/*/Dockerfile"),
-        *ROOT.glob("jobs/*/Dockerfile"),
-        *ROOT.glob("infrastructure/docker/*.Dockerfile"),
-    ]
-    return run("hadolint", *(str(file.relative_to(ROOT)) for file in sorted(files)))
+
+    def lint(files: Iterable[Path], *options: str) -> str | None:
+        return run("hadolint", *options, *(str(file.relative_to(ROOT)) for file in sorted(files)))
+
+    # A stand-in takes what its suite has today.
+    return lint(images.dockerfiles()) or lint(images.STAND_INS.glob("*.Dockerfile"), "--ignore", "DL3008")
 
 
 def helm_charts() -> str | None:

@@ -12,25 +12,26 @@ class Apt:
     Args:
         suite: Such as `trixie`; it comes from where the machine's own packages come from.
         folder: Where it keeps all that; made here.
+        beside_installed: Whether the machine's own packages count as there: for its own suite.
 
     Raises:
         OSError: There is no apt, or it has no source.
     """
 
-    def __init__(self, suite: str, folder: Path) -> None:
+    def __init__(self, suite: str, folder: Path, *, beside_installed: bool = False) -> None:
         if not shutil.which("apt-get"):
             raise OSError("this machine has no apt-get")
         self.suite, self.folder = suite, folder
         for name in ("lists/partial", "archives/partial"):
             (folder / name).mkdir(parents=True)
         (folder / "status").touch()
-        (folder / "sources.list").write_text(f"deb {_mirror()} {suite} main\n")
+        (folder / "sources.list").write_text(f"deb {mirror()} {suite} main\n")
         settings = {
             "Dir::Etc::SourceList": folder / "sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::State": folder,
             "Dir::State::Lists": folder / "lists",
-            "Dir::State::status": folder / "status",
+            "Dir::State::status": "/var/lib/dpkg/status" if beside_installed else folder / "status",
             "Dir::Cache": folder,
             "Dir::Cache::Archives": folder / "archives",
             "Debug::NoLocking": "1",
@@ -47,15 +48,23 @@ class Apt:
         listed = self._run("apt-cache", "madison", package)
         return [line.split("|")[1].strip() for line in listed.splitlines() if line.count("|") > 1]
 
-    def download(self, package: str, version: str, *, alone: bool) -> list[Path]:
-        """Downloads a package, and unless it is to come alone all that it depends on.
+    def download(self, *packages: str) -> list[Path]:
+        """Downloads packages, each as `name` or `name=version`, and all that they depend on.
 
         Raises:
-            OSError: It cannot be had.
+            OSError: One cannot be had.
         """
-        how = ["download"] if alone else ["-y", "--download-only", "install"]
-        self._run("apt-get", "-qq", *how, f"{package}={version}")
-        return sorted((self.folder if alone else self.folder / "archives").glob("*.deb"))
+        self._run("apt-get", "-qq", "-y", "--download-only", "install", *packages)
+        return sorted((self.folder / "archives").glob("*.deb"))
+
+    def download_alone(self, *packages: str) -> list[Path]:
+        """Downloads packages and nothing that they depend on.
+
+        Raises:
+            OSError: One cannot be had.
+        """
+        self._run("apt-get", "-qq", "download", *packages)
+        return sorted(self.folder.glob("*.deb"))
 
     def _run(self, program: str, *words: str) -> str:
         done = subprocess.run(
@@ -72,7 +81,7 @@ class Apt:
         return done.stdout
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where the machine's own packages come from."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(COMPONENT)"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()

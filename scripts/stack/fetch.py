@@ -222,7 +222,7 @@ class Fetcher:
             version = MYSQL_TRIED if MYSQL_TRIED in fitting else fitting[0]
             if version != MYSQL_TRIED:
                 console.print(f"  [yellow]·[/] MySQL {version}: {MYSQL_TRIED}, which was tried, is gone")
-            debian.unpack(apt.download(MYSQL_PACKAGE, version, alone=False), into)
+            debian.unpack(apt.download(f"{MYSQL_PACKAGE}={version}"), into)
         except OSError as error:
             raise StackError(f"mysql: {error}; use STORES_ENGINE=mariadb") from error
         for leftover in (apt.folder, *(into / "usr/share" / name for name in ("doc", "man", "locale"))):
