@@ -49,9 +49,11 @@ Digests = dict[str, str]
 
 TABLES = """
     SELECT n.nspname, c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+    WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'digest')
     ORDER BY 1, 2
 """
+REMEMBERED = "SELECT tablename FROM pg_tables WHERE schemaname = 'digest'"
+"""What the warehouse remembers of rows, to compare them: no part of a backup, it is made anew."""
 COLUMNS = """
     SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
     WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
@@ -228,6 +230,9 @@ def restore_postgres(stack: Stack, database: str, source: Path) -> Digests:
         if here:
             everything = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in here)
             connection.execute(sql.SQL("TRUNCATE {}").format(everything))
+        # Of rows that are no longer as they are remembered; the next run takes its tables whole.
+        for (name,) in connection.execute(REMEMBERED).fetchall():
+            connection.execute(sql.SQL("DROP TABLE digest.{}").format(sql.Identifier(name)))
         for name, columns in kept["columns"].items():
             with (
                 (folder / f"{name}.copy").open("rb") as text,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -69,7 +69,13 @@ def mysql_settings(settings: Settings) -> Settings:
 @pytest.fixture
 def mysql_scratch(mysql_settings: Settings) -> Iterator["MySqlScratch"]:
     """An empty database of its own on the orders server, gone after the test."""
-    settings = mysql_settings
+    with scratch_database(mysql_settings) as scratch:
+        yield scratch
+
+
+@contextmanager
+def scratch_database(settings: Settings) -> Iterator["MySqlScratch"]:
+    """An empty database on the orders server while the block runs."""
     name = f"scratch_{secrets.token_hex(4)}"
     with mysql.connector.connect(
         host=settings.mysql_orders_host,

@@ -90,7 +90,7 @@ def test_changed_rows_give_what_all_rows_give(
     first, changed = change
     with house.connect() as connection:
         connection.execute(
-            "TRUNCATE etl.run_target, etl.run, etl.ledger, etl.watermark, "
+            "TRUNCATE etl.run_target, etl.run, etl.ledger, etl.watermark, etl.compared, "
             + ", ".join(f"ods.{name}" for name in CONTRACTS)
             + ", "
             + ", ".join(f"dwh.{model}" for model in load_pipeline("techmarket").models)

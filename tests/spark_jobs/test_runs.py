@@ -357,3 +357,20 @@ def test_a_bad_value_stops_the_run(house: House) -> None:
     ):
         transform("techmarket", run_id)
     assert house.lake.keys("report") == []
+
+
+def test_a_change_without_a_later_time_reaches_every_model(house: House) -> None:
+    """As a comparison of rows finds it: the snapshot is later, the row's own time is not."""
+    rows = techmarket(10)
+    house.run(rows)
+    at = rows["customers"][0]["updated_at"]
+    house.run(
+        {
+            "customers": [changed(rows["customers"][0], at, segment="vip")],
+            "products": [changed(rows["products"][0], at, name="Renamed")],
+            "payments": [changed(rows["payments"][0], at, status="failed")],
+        }
+    )
+    customer = rows["customers"][0]["id"]
+    segments = f"SELECT segment FROM dwh.dim_customer WHERE customer_id = '{customer}' AND is_current"
+    assert house.ask(segments) == [("vip",)]

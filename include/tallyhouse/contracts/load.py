@@ -31,6 +31,8 @@ OVERLAYS = REPOSITORY / "include" / "contracts"
 PIPELINES = REPOSITORY / "include" / "pipelines"
 DATABASES = ("mysql", "postgres")
 ENGINES = (*DATABASES, "objects", "files")
+ROW_DIGESTS = 7
+"""Runs within which all rows of a table with a cursor are compared, unless its contract says otherwise."""
 
 
 @cache
@@ -220,6 +222,7 @@ def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -
     ]
     made, key = _made(engine, said, collated, {column.name: column.in_source for column in columns})
     pii += [f"{COLLATED}{name}" for name in collated if name in pii]
+    has_changes = engine in DATABASES and overlay.get("cursor") is not None
     contract = TableContract(
         source=source,
         name=dbml.name,
@@ -233,7 +236,10 @@ def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -
         deletes=overlay.get("deletes", "mark"),
         delete_limit=overlay.get("delete_limit", 0.2),
         source_name=str(overlay.get("table") or ""),
+        row_digests=overlay.get("row_digests", ROW_DIGESTS if has_changes else None),
     )
+    if engine not in DATABASES and contract.row_digests is not None:
+        raise ValueError(f"{contract.qualified_name}: row_digests goes with a database; take it out")
     if engine == "files" and contract.deletes != "ignore":
         raise ValueError(
             f"{contract.qualified_name}: of files no rows are marked as deleted; use `deletes: ignore`"

@@ -108,6 +108,8 @@ class TableContract:
         deletes: `mark` finds rows that the source no longer has and marks them in `ods`; `ignore` does not
             look, as where the source marks its deleted rows itself.
         delete_limit: Share of the live rows that a run may mark without being told to.
+        row_digests: Runs within which every row is compared with its source, whatever its cursor says; None
+            for never. A table without a cursor has 1 or None: of it only what differs is taken then.
         source_name: The table's name in the source, where it is another one; also a view's.
     """
 
@@ -122,6 +124,7 @@ class TableContract:
     schema: str = "public"
     deletes: str = "mark"
     delete_limit: float = 0.2
+    row_digests: int | None = None
     source_name: str = ""
 
     @property
@@ -192,14 +195,9 @@ class TableContract:
                 raise ValueError(
                     f"{where}: control total {name!r} is not an exact number of 38 digits at most"
                 )
-        if self.deletes not in ("mark", "ignore"):
-            raise ValueError(f"{where}: deletes {self.deletes!r} is neither `mark` nor `ignore`")
-        if type(self.delete_limit) not in (int, float) or not 0 <= self.delete_limit <= 1:
-            raise ValueError(f"{where}: delete_limit {self.delete_limit!r} is not a share from 0 to 1")
-        if self.proof not in ("count", "digest"):
-            raise ValueError(f"{where}: proof {self.proof!r} is neither `count` nor `digest`")
         if floating := [name for name in self.key if self.column(name).type.kind is Kind.DOUBLE]:
             raise ValueError(f"{where}: {floating[0]} is a floating-point number, which can be no key")
+        self._check_comparisons()
         for column in self.columns:
             self._check_policy(column)
 
@@ -230,6 +228,23 @@ class TableContract:
         sentinel = column.on_bad_value.sentinel
         if sentinel is not None and not column.type.holds(sentinel):
             raise ValueError(f"{where}: its type cannot hold the sentinel {sentinel!r} either")
+
+    def _check_comparisons(self) -> None:
+        where = self.qualified_name
+        if self.deletes not in ("mark", "ignore"):
+            raise ValueError(f"{where}: deletes {self.deletes!r} is neither `mark` nor `ignore`")
+        if type(self.delete_limit) not in (int, float) or not 0 <= self.delete_limit <= 1:
+            raise ValueError(f"{where}: delete_limit {self.delete_limit!r} is not a share from 0 to 1")
+        if self.row_digests is not None and (type(self.row_digests) is not int or self.row_digests < 1):
+            raise ValueError(
+                f"{where}: row_digests {self.row_digests!r} is neither null nor a number of runs"
+            )
+        if self.row_digests is not None and not self.has_key:
+            raise ValueError(f"{where}: rows without a key cannot be compared; use `row_digests: null`")
+        if self.row_digests not in (None, 1) and self.cursor is None:
+            raise ValueError(f"{where}: without a cursor row_digests is 1, or null to take the whole table")
+        if self.proof not in ("count", "digest"):
+            raise ValueError(f"{where}: proof {self.proof!r} is neither `count` nor `digest`")
 
     def _check_cursor(self) -> None:
         where = self.qualified_name

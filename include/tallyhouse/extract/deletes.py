@@ -10,20 +10,19 @@ next run, and the watermark kept before it, whatever its cursor says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from tallyhouse.contracts import Column, Kind, TableContract
+from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.extract.digest import row_digest
-from tallyhouse.extract.raw_digest import raw_view
-from tallyhouse.extract.statement import SESSION, build, carried, plain
+from tallyhouse.extract.keys import FETCH, Snapshot, ods_number, ods_value, stage
+from tallyhouse.extract.raw_digest import raw_number, raw_view
 from tallyhouse.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ BUCKET_ROWS = 1_000
 MOST_BUCKETS = 16_384
 FEW = 10
 """Deletions that need no leave, unless they empty the table."""
-_FETCH = 20_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Census:
         came_digest: The sum of their digests.
         first_came: The earliest cursor among them; UTC.
         deleted: Keys that are deleted, each as its columns' values on the wire.
+        missing: Numbers of keys that a replica lacks, for the first time or not for long enough: not deleted
+            yet. Each with the time at which it was missed first, UTC.
     """
 
     at: datetime
@@ -61,6 +61,7 @@ class Census:
     came_digest: int = 0
     first_came: datetime | None = None
     deleted: tuple[tuple[Any, ...], ...] = ()
+    missing: tuple[tuple[int, datetime], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What the manifest keeps; digests as text, since they are larger than JSON's numbers."""
@@ -73,6 +74,8 @@ class Census:
             "came": self.came,
             "came_digest": str(self.came_digest),
             "deleted": len(self.deleted),
+            "missing": len(self.missing),
+            "missing_digest": str(sum(key for key, _ in self.missing)),
         }
 
 
@@ -85,6 +88,7 @@ def take_census(
     parts: list[str],
     *,
     whole_at: datetime | None,
+    replica_lag: int | None = None,
 ) -> Census | None:
     """Compares the keys of a table, after its batch was written.
 
@@ -96,6 +100,8 @@ def take_census(
         contract: The table.
         parts: The batch's Parquet objects.
         whole_at: When the batch was read, where it is the whole table; None for a window.
+        replica_lag: Seconds within which a row arrives where the source is a replica: a key is deleted there
+            only if an earlier run missed it too, by at least that long. None for a primary.
 
     Returns:
         None where `ods` has no live row: nothing can be deleted then.
@@ -105,7 +111,7 @@ def take_census(
         if not live:
             return None
         warehouse.execute("CREATE TEMP TABLE batch_keys (k bigint) ON COMMIT DROP")
-        _stage(warehouse, "batch_keys (k)", ((key,) for key in _batch_keys(lake, contract, parts)))
+        stage(warehouse, "batch_keys (k)", ((key,) for key in _batch_keys(lake, contract, parts)))
         warehouse.execute("CREATE TEMP TABLE source_keys (k bigint, c timestamptz) ON COMMIT DROP")
         # What `ods` has live; a deleted row keeps its place there.
         warehouse.execute(
@@ -126,13 +132,13 @@ def take_census(
             differing, buckets = None, 1
         else:
             buckets = max(1, min(MOST_BUCKETS, live // BUCKET_ROWS))
-            snapshot = _Snapshot(source, dialect, contract)
+            snapshot = Snapshot(source, dialect, contract)
             census, differing = _compare(snapshot, warehouse, buckets)
-            _stage(warehouse, "source_keys (k, c)", snapshot.keys(buckets, differing))
+            stage(warehouse, "source_keys (k, c)", snapshot.keys(buckets, differing))
             snapshot.close()
         warehouse.execute("CREATE INDEX ON source_keys (k)")
         warehouse.execute("ANALYZE source_keys")
-        return _differences(warehouse, contract, census, buckets, differing)
+        return _differences(warehouse, contract, census, buckets, differing, replica_lag)
 
 
 def check_limit(contract: TableContract, census: Census, *, allowed: bool) -> None:
@@ -142,7 +148,7 @@ def check_limit(contract: TableContract, census: Census, *, allowed: bool) -> No
         TallyhouseError: It would, and nobody said yes.
     """
     deleted = len(census.deleted)
-    live = census.rows - census.came + census.left + deleted
+    live = census.rows - census.came + census.left + deleted + len(census.missing)
     most = max(FEW, int(live * Decimal(str(contract.delete_limit))))
     if allowed or not deleted or (deleted <= most and deleted < live):
         return
@@ -159,59 +165,8 @@ def check_limit(contract: TableContract, census: Census, *, allowed: bool) -> No
     )
 
 
-class _Snapshot:
-    """One consistent snapshot of the source, in which keys are counted and fetched."""
-
-    def __init__(self, connection: Any, dialect: str, contract: TableContract) -> None:
-        self.cursor = connection.cursor()
-        self.contract, self.dialect = contract, dialect
-        self.table = build(dialect, contract, None).table
-        values = [(column.type, _canonical(dialect, contract, column)) for column in _key(contract)]
-        self.number = row_digest(dialect, values)
-        for setting in SESSION[dialect]:
-            self.cursor.execute(setting)
-        connection.commit()
-        if dialect == "mysql":
-            self.cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            self.cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
-            now = "UTC_TIMESTAMP(6)"
-        else:
-            self.cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            now = "clock_timestamp()"
-        self.cursor.execute(f"SELECT {now}")
-        at = self.cursor.fetchone()[0]
-        self.at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-
-    def buckets(self, buckets: int) -> dict[int, tuple[int, int]]:
-        """By bucket, its keys and the sum of their digests."""
-        self.cursor.execute(
-            f"SELECT MOD({self.number}, {buckets}) AS b, COUNT(*), SUM({self.number}) FROM {self.table} AS w "
-            "GROUP BY b"
-        )
-        return {int(b): (int(count), int(total)) for b, count, total in self.cursor.fetchall()}
-
-    def keys(self, buckets: int, wanted: list[int]) -> Iterator[tuple[Any, ...]]:
-        """The digests of the keys in some buckets, each with its row's cursor."""
-        if not wanted:
-            return
-        cursor = plain(self.dialect, self.contract, self.contract.cursor) if self.contract.cursor else "NULL"
-        if self.dialect == "mysql":
-            cursor = f"CAST({cursor} AS CHAR)"
-        self.cursor.execute(
-            f"SELECT {self.number}, {cursor} FROM {self.table} AS w "
-            f"WHERE MOD({self.number}, {buckets}) IN ({', '.join(map(str, wanted))})"
-        )
-        while rows := self.cursor.fetchmany(_FETCH):
-            yield from ((int(key), f"{at}+00" if isinstance(at, str) else at) for key, at in rows)
-
-    def close(self) -> None:
-        """Ends the snapshot."""
-        self.cursor.execute("ROLLBACK")
-        self.cursor.close()
-
-
 def _compare(
-    snapshot: _Snapshot, warehouse: psycopg.Connection[Any], buckets: int
+    snapshot: Snapshot, warehouse: psycopg.Connection[Any], buckets: int
 ) -> tuple[Census, list[int]]:
     there = snapshot.buckets(buckets)
     here = {
@@ -233,6 +188,7 @@ def _differences(
     census: Census,
     buckets: int,
     differing: list[int] | None,
+    replica_lag: int | None,
 ) -> Census:
     """What is on one side alone, of the buckets that differ; of a whole table everything is looked at."""
     looked_at = "TRUE" if differing is None else "mod(x.k, %(buckets)s) = ANY(%(differing)s)"
@@ -247,10 +203,10 @@ def _differences(
 
     left = alone("(SELECT DISTINCT k FROM batch_keys)", ("source_keys",), "count(*), coalesce(sum(x.k), 0)")
     came = alone("source_keys", ("live_keys", "batch_keys"), "count(*), coalesce(sum(x.k), 0), min(x.c)")
-    columns = sql.SQL(", ").join(sql.SQL(_ods_value(column)) for column in _key(contract))
+    columns = sql.SQL(", ").join(sql.SQL(ods_value(contract.column(name))) for name in contract.key)
     gone = warehouse.execute(
         _sql(
-            "SELECT {c} FROM ods.{t} AS o CROSS JOIN LATERAL (SELECT {k} AS k) AS x "
+            "SELECT {c}, x.k FROM ods.{t} AS o CROSS JOIN LATERAL (SELECT {k} AS k) AS x "
             f"WHERE o._deleted_at IS NULL AND {looked_at} "
             "AND NOT EXISTS (SELECT 1 FROM source_keys AS y WHERE y.k = x.k) "
             "AND NOT EXISTS (SELECT 1 FROM batch_keys AS y WHERE y.k = x.k)",
@@ -259,6 +215,14 @@ def _differences(
         ),
         bound,
     ).fetchall()
+    missing: list[tuple[int, datetime]] = []
+    if replica_lag is not None:
+        first = _missed_before(warehouse, contract)
+        missing = [(row[-1], first.get(row[-1], census.at)) for row in gone]
+        missing = [
+            (key, at) for key, at in missing if census.at - at < timedelta(seconds=max(replica_lag, 1))
+        ]
+    doubtful = {key for key, _ in missing}
     return replace(
         census,
         left=int(left[0]),
@@ -266,53 +230,33 @@ def _differences(
         came=int(came[0]),
         came_digest=int(came[1]),
         first_came=came[2],
-        deleted=tuple(gone),
+        deleted=tuple(row[:-1] for row in gone if row[-1] not in doubtful),
+        missing=tuple(missing),
     )
 
 
+def _missed_before(warehouse: psycopg.Connection[Any], contract: TableContract) -> dict[int, datetime]:
+    rows = warehouse.execute(
+        "SELECT k, missed_at FROM etl.missing_key WHERE source = %s AND table_name = %s",
+        (contract.source, contract.name),
+    ).fetchall()
+    return {int(key): at for key, at in rows}
+
+
 def _batch_keys(lake: Lake, contract: TableContract, parts: list[str]) -> Iterator[int]:
-    """The digest of each key of a batch."""
+    """The number of each key of a batch."""
     if not parts:
         return
-    number = row_digest("duckdb", [(column.type, f'raw."{column.name}"') for column in _key(contract)])
     with raw_view(lake, parts, list(contract.key)) as connection:
-        found = connection.execute(f"SELECT {number} FROM raw")
-        while rows := found.fetchmany(_FETCH):
+        found = connection.execute(f"SELECT {raw_number(contract)} FROM raw")
+        while rows := found.fetchmany(FETCH):
             yield from (int(row[0]) for row in rows)
-
-
-def key_number(contract: TableContract, alias: str = "o") -> str:
-    """The digest of a row's key in `ods`, as PostgreSQL's SQL."""
-    return row_digest("postgres", [(column.type, _ods_value(column, alias)) for column in _key(contract)])
-
-
-def _key(contract: TableContract) -> list[Column]:
-    return [contract.column(name) for name in contract.key]
-
-
-def _canonical(dialect: str, contract: TableContract, column: Column) -> str:
-    """A key's value in the source, in the form that `ods` gives it too."""
-    if dialect == "mysql" and column.type.kind is Kind.TIMESTAMP:
-        return f"DATE_FORMAT({plain(dialect, contract, column.name)}, '%Y-%m-%d %H:%i:%s.%f')"
-    return carried(dialect, contract, column)
-
-
-def _ods_value(column: Column, alias: str = "o") -> str:
-    """A key's value in `ods`, as the wire carries it."""
-    value = f'{alias}."{column.name}"'
-    if column.type.kind is Kind.TIMESTAMP:
-        return f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
-    if column.type.kind is Kind.BOOLEAN:
-        return f"{value}::integer"
-    if column.type.kind in (Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT, Kind.BINARY):
-        return value
-    return f"{value}::text"
 
 
 def _sql(text: str, contract: TableContract, **more: sql.Composable) -> sql.Composed:
     return sql.SQL(text).format(
         t=sql.Identifier(contract.name),
-        k=sql.SQL(key_number(contract)),
+        k=sql.SQL(ods_number(contract)),
         **more,
     )
 
@@ -320,9 +264,3 @@ def _sql(text: str, contract: TableContract, **more: sql.Composable) -> sql.Comp
 def _one(connection: psycopg.Connection[Any], query: sql.Composed) -> int:
     row = connection.execute(query).fetchone()
     return int(row[0]) if row else 0
-
-
-def _stage(connection: psycopg.Connection[Any], into: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    with connection.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN".encode()) as copy:
-        for row in rows:
-            copy.write_row(row)

@@ -9,7 +9,7 @@ rows, so that an empty window still brings its count.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from itertools import chain
@@ -35,7 +35,12 @@ _LONG = 1000
 
 
 def open_stream(
-    server: MySqlServer, contract: TableContract, watermark: datetime | None, *, batch_rows: int = BATCH_ROWS
+    server: MySqlServer,
+    contract: TableContract,
+    watermark: datetime | None,
+    keys: Collection[int] | None = None,
+    *,
+    batch_rows: int = BATCH_ROWS,
 ) -> SourceStream:
     """Opens a snapshot, counts the window in it and starts to stream its rows.
 
@@ -43,12 +48,13 @@ def open_stream(
         server: Where the table is.
         contract: The table.
         watermark: Rows whose cursor is at or after it are taken; None for all.
+        keys: Numbers of the keys of rows that are taken as well, see `statement.build`.
         batch_rows: Rows of a batch at most; fewer where rows are long.
 
     Raises:
         RuntimeError: The server refused, or a value broke the driver; the message is the driver's.
     """
-    statement = build("mysql", contract, watermark)
+    statement = build("mysql", contract, watermark, keys)
     try:
         server = server.settled()
         batch_rows = min(batch_rows, _rows_that_fit(server, contract, statement))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,20 +16,23 @@ from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 __all__ = ["Error", "open_stream"]
 
 
-def open_stream(address: str, contract: TableContract, watermark: datetime | None) -> SourceStream:
+def open_stream(
+    address: str, contract: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
+) -> SourceStream:
     """Opens a snapshot, counts the window in it and starts to stream its rows.
 
     Args:
         address: A libpq URI.
         contract: The table.
         watermark: Rows whose cursor is at or after it are taken; None for all.
+        keys: Numbers of the keys of rows that are taken as well, see `statement.build`.
 
     Raises:
         Error: The server refused.
     """
     from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
 
-    statement = build("postgres", contract, watermark)
+    statement = build("postgres", contract, watermark, keys)
     connection = dbapi.connect(address)
     cursor = connection.cursor()
     for setting in SESSION["postgres"]:

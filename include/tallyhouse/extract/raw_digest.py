@@ -7,11 +7,16 @@ from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tallyhouse.contracts import TableContract
+from tallyhouse.contracts import Column, Kind, TableContract
 from tallyhouse.extract.digest import row_digest, total
 from tallyhouse.lake import Lake
+
+DIGESTS = pa.schema([pa.field("k", pa.int64()), pa.field("d", pa.int64())])
+"""What is kept of each row's digest."""
+_BATCH_ROWS = 50_000
 
 
 def raw_digest(lake: Lake, keys: list[str], contract: TableContract) -> str:
@@ -33,6 +38,44 @@ def raw_digest(lake: Lake, keys: list[str], contract: TableContract) -> str:
         row = connection.execute(f"SELECT {total('duckdb', number)} FROM raw").fetchone()
     assert row is not None  # noqa: S101 - an aggregate without GROUP BY has one row
     return str(row[0])
+
+
+def raw_row_digests(lake: Lake, keys: list[str], contract: TableContract) -> Iterator[pa.RecordBatch]:
+    """Reads Parquet objects back and digests each row, in bounded batches.
+
+    Args:
+        lake: Where they are.
+        keys: The objects of one batch; one at least.
+        contract: The table.
+
+    Returns:
+        Batches of `k`, the number of the row's key, and `d`, its digest.
+    """
+    number = row_digest(
+        "duckdb", [(column.type, f'raw."{column.name}"') for column in contract.source_columns]
+    )
+    with raw_view(lake, keys) as connection:
+        found = connection.sql(f"SELECT {raw_number(contract)} AS k, {number} AS d FROM raw")
+        yield from found.to_arrow_reader(_BATCH_ROWS)
+
+
+def sum_of(digests: pa.RecordBatch) -> int:
+    """The exact sum of the digests of some rows."""
+    return int(pc.sum(digests.column("d").cast(pa.decimal128(38, 0))).as_py() or 0)
+
+
+def raw_number(contract: TableContract) -> str:
+    """The number of a row's key in raw, as DuckDB's SQL."""
+    columns = (contract.column(name) for name in contract.key)
+    return row_digest("duckdb", [(column.type, _raw_value(column)) for column in columns])
+
+
+def _raw_value(column: Column) -> str:
+    value = f'raw."{column.name}"'
+    if column.type.kind is not Kind.TIMESTAMP:
+        return value
+    # MySQL writes as many decimals as the column has.
+    return f"coalesce(strftime(try_cast({value} AS TIMESTAMP), '%Y-%m-%d %H:%M:%S.%f'), {value})"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ What a text looks like depends on settings of the session, so they are ours: see
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -67,22 +68,31 @@ class Statement:
     totals: tuple[str, ...]
 
 
-def build(dialect: str, contract: TableContract, watermark: datetime | None) -> Statement:
+def build(
+    dialect: str,
+    contract: TableContract,
+    watermark: datetime | None,
+    keys: Collection[int] | None = None,
+) -> Statement:
     """The statement that takes a table's window.
 
     Args:
         dialect: `mysql` or `postgres`.
         contract: The table; its identifiers were validated when it was loaded.
         watermark: Rows whose cursor is at or after it are taken; None for all.
+        keys: Numbers of the keys of rows that are taken as well, whatever their cursor says; without a
+            cursor these alone are.
     """
     condition = "TRUE"
     if watermark is not None and contract.cursor is not None:
-        literal = watermark.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-        zone = "" if dialect == "mysql" else "+00"
-        condition = f"{plain(dialect, contract, contract.cursor)} >= '{literal}{zone}'"
+        condition = f"{plain(dialect, contract, contract.cursor)} >= {literal(dialect, watermark)}"
+    elif keys is not None:
+        condition = "FALSE"
+    if keys and condition != "TRUE":
+        condition = f"({condition} OR {key_number(dialect, contract)} IN ({', '.join(map(str, keys))}))"
     as_text = "CHAR" if dialect == "mysql" else "text"
     totals = [f"CAST(COUNT(*) AS {as_text})"]
-    totals.append(total(dialect, _row_digest(dialect, contract)) if contract.proof == "digest" else "NULL")
+    totals.append(total(dialect, row_number(dialect, contract)) if contract.proof == "digest" else "NULL")
     totals += [
         f"CAST(COALESCE(SUM({plain(dialect, contract, name)}), 0) AS {as_text})"
         for name in contract.control_totals
@@ -97,6 +107,12 @@ def build(dialect: str, contract: TableContract, watermark: datetime | None) -> 
         condition=condition,
         totals=tuple(totals),
     )
+
+
+def literal(dialect: str, at: datetime) -> str:
+    """A time as a literal that is compared with a cursor."""
+    zone = "" if dialect == "mysql" else "+00"
+    return f"'{at.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}{zone}'"
 
 
 def quoted(dialect: str, name: str) -> str:
@@ -119,16 +135,17 @@ def plain(dialect: str, contract: TableContract, name: str) -> str:
 def carried(dialect: str, contract: TableContract, column: Column) -> str:
     """A column of a contract as it crosses the wire, in SQL `FROM <table> AS w`."""
     if column.made is Made.ROW:
-        return _row_digest(dialect, contract)
+        return row_number(dialect, contract)
     if column.made is Made.COPY:
-        return f"ROW_NUMBER() OVER (PARTITION BY {_row_digest(dialect, contract)})"
+        return f"ROW_NUMBER() OVER (PARTITION BY {row_number(dialect, contract)})"
     here = plain(dialect, contract, column.name)
     if column.made is Made.COLLATED:
         return _mysql_collated(here) if dialect == "mysql" else _postgres_collated(here)
     return wire(dialect, here, column)
 
 
-def _row_digest(dialect: str, contract: TableContract) -> str:
+def row_number(dialect: str, contract: TableContract) -> str:
+    """The digest of a row of `<table> AS w` as it crosses the wire, in SQL."""
     return row_digest(
         dialect, [(column.type, carried(dialect, contract, column)) for column in contract.source_columns]
     )
@@ -146,6 +163,18 @@ def _mysql_collated(value: str) -> str:
 def _postgres_collated(value: str) -> str:
     """The same for two texts that `citext` takes for equal; it compares in lower case."""
     return f"encode(sha256(convert_to(lower(CAST({value} AS text)), 'UTF8')), 'hex')"
+
+
+def key_number(dialect: str, contract: TableContract) -> str:
+    """The digest of the key of a row of `<table> AS w`, in SQL; of times in full, as `ods` has them."""
+    columns = [contract.column(name) for name in contract.key]
+    return row_digest(dialect, [(column.type, _key_value(dialect, contract, column)) for column in columns])
+
+
+def _key_value(dialect: str, contract: TableContract, column: Column) -> str:
+    if dialect == "mysql" and column.type.kind is Kind.TIMESTAMP:
+        return f"DATE_FORMAT({plain(dialect, contract, column.name)}, '%Y-%m-%d %H:%i:%s.%f')"
+    return carried(dialect, contract, column)
 
 
 def wire(dialect: str, value: str, column: Column) -> str:

@@ -13,8 +13,9 @@ from adbc_driver_manager import Error as AdbcError
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.changes import Comparison
 from tallyhouse.extract.deletes import Census
-from tallyhouse.extract.raw_digest import raw_digest
+from tallyhouse.extract.raw_digest import DIGESTS, raw_digest, raw_row_digests, sum_of
 from tallyhouse.extract.stream import SourceStream, wire_schema
 from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
 from tallyhouse.ledger import ROWS, Hop, Line
@@ -36,6 +37,7 @@ def write_batch(
     watermark: datetime | None,
     next_watermark: datetime | None = None,
     census: Callable[[list[str], datetime], Census | None] | None = None,
+    compared: Comparison | None = None,
 ) -> Manifest:
     """Streams rows into Parquet parts and commits them by their manifest.
 
@@ -49,6 +51,7 @@ def write_batch(
         next_watermark: Where the next window starts, from `open_work.next_watermark`; None where that
             is not known or the table has no cursor.
         census: Looks for deleted rows, given the keys of the parts and when they were read.
+        compared: What was compared of rows outside of the window, and is taken with it.
 
     Returns:
         The committed manifest.
@@ -79,20 +82,19 @@ def write_batch(
             rule="source=raw rows",
             count=rows - stream.statement.rows,
         )
-    digest = None
-    if stream.statement.digest is not None:
-        digest = raw_digest(lake, [part.key for part in parts], contract)
-        if digest != stream.statement.digest:
-            raise TallyhouseError(
-                "source=raw differs in the values of its rows: the source's digest is "
-                f"{stream.statement.digest}, raw's {digest}",
-                remedy="Nothing was committed; clear the task to take it again. Where it stays so, a driver "
-                "changes a value on its way; `proof: count` in the contract passes over it",
-                table=contract.qualified_name,
-                rule="source=raw digest",
-            )
+    digests, digest = _digest(stream, lake, prefix, contract, parts)
+    if stream.statement.digest is not None and digest != stream.statement.digest:
+        raise TallyhouseError(
+            "source=raw differs in the values of its rows: the source's digest is "
+            f"{stream.statement.digest}, raw's {digest}",
+            remedy="Nothing was committed; clear the task to take it again. Where it stays so, a driver "
+            "changes a value on its way; `proof: count` in the contract passes over it",
+            table=contract.qualified_name,
+            rule="source=raw digest",
+        )
     found = census([part.key for part in parts], stream.statement.snapshot_at) if census else None
     deleted = tuple(_write_evidence(found, lake, prefix, contract)) if found else ()
+    missing = tuple(_write_missing(found, lake, prefix)) if found else ()
     if found and found.first_came and next_watermark:
         next_watermark = min(next_watermark, found.first_came)
     manifest = Manifest(
@@ -113,10 +115,43 @@ def write_batch(
         raw_digest=digest,
         deleted=deleted,
         census=found.as_json() if found else None,
+        missing=missing,
+        digests=digests,
+        compared=compared.as_json() if compared else None,
     )
     commit(lake, manifest)
     log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
     return manifest
+
+
+def _digest(
+    stream: SourceStream, lake: Lake, prefix: str, contract: TableContract, parts: tuple[Part, ...]
+) -> tuple[tuple[Part, ...], str | None]:
+    """Digests what was written: each row, where the contract compares rows, and all of them together."""
+    keys = [part.key for part in parts]
+    if contract.row_digests is None or not keys:
+        return (), raw_digest(lake, keys, contract) if stream.statement.digest is not None else None
+    total = 0
+
+    def summed() -> Iterator[pa.RecordBatch]:
+        nonlocal total
+        for batch in raw_row_digests(lake, keys, contract):
+            total += sum_of(batch)
+            yield batch
+
+    digests = tuple(write_parts(summed(), lake, f"{prefix}/digests", DIGESTS))
+    return digests, str(total) if stream.statement.digest is not None else None
+
+
+def _write_missing(census: Census, lake: Lake, prefix: str) -> Iterator[Part]:
+    """The keys that a replica lacks and that are not deleted yet."""
+    if not census.missing:
+        return iter(())
+    schema = pa.schema([pa.field("k", pa.int64()), pa.field("missed_at", pa.timestamp("us", "UTC"))])
+    columns = zip(*census.missing, strict=True)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return write_parts(iter([batch]), lake, f"{prefix}/missing", schema)
 
 
 def _write_evidence(census: Census, lake: Lake, prefix: str, contract: TableContract) -> Iterator[Part]:

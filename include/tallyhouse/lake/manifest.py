@@ -60,6 +60,11 @@ class Manifest:
         raw_digest: Digest of the parts' rows, read back by another engine than the one that wrote them.
         deleted: Parquet objects with the keys that the source no longer has, as evidence.
         census: What was counted of the table's keys; see `extract.deletes.Census`. None where nobody looked.
+        missing: Parquet objects with the numbers of keys that a replica lacks, seen once, each with the time.
+        digests: Parquet objects with the number of each row's key and its digest; none where the contract
+            has no `row_digests`.
+        compared: What was compared of rows outside of the window; see `extract.changes.Comparison`. None
+            where nothing was.
     """
 
     run_id: str
@@ -79,11 +84,14 @@ class Manifest:
     raw_digest: str | None = None
     deleted: tuple[Part, ...] = ()
     census: dict[str, Any] | None = None
+    missing: tuple[Part, ...] = ()
+    digests: tuple[Part, ...] = ()
+    compared: dict[str, Any] | None = None
 
     @property
     def full(self) -> bool:
         """Whether the whole table was taken."""
-        return self.watermark_from is None
+        return self.watermark_from is None and (self.compared is None or self.compared["whole"])
 
     @property
     def key(self) -> str:
@@ -105,7 +113,7 @@ class Manifest:
         for name in ("snapshot_at", "watermark_from", "watermark_to"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
         values["columns"] = tuple(values["columns"])
-        for name in ("parts", "deleted"):
+        for name in ("parts", "deleted", "missing", "digests"):
             values[name] = tuple(Part(**part) for part in values.get(name, ()))
         return cls(**values)
 

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from tallyhouse.contracts import Kind, TableContract
-from tallyhouse.extract.deletes import key_number
+from tallyhouse.extract.keys import ods_number
 from tallyhouse.lake import Lake, Manifest
 from tallyhouse.ledger import ROWS, Hop, Line
 from tallyhouse.models import Definition
@@ -82,18 +82,22 @@ def mark(
         sql.SQL(
             "SELECT count(*), coalesce(sum(k), 0) FROM (SELECT {} AS k FROM ods.{} AS o "
             "WHERE o._deleted_at IS NULL) AS x"
-        ).format(sql.SQL(key_number(contract)), sql.Identifier(contract.name))
+        ).format(sql.SQL(ods_number(contract)), sql.Identifier(contract.name))
     ).fetchone()
     live, digest = row or (0, 0)
+    _note_missing(connection, lake, contract, manifest)
     said = manifest.census
     table = contract.qualified_name
     lines = [
-        _line(table, ROWS, said["rows"], live, said["left"], said["came"]),
+        _line(table, ROWS, said["rows"], live, said["left"], said["came"], said.get("missing", 0)),
         Line(table, Hop.SOURCE_ODS, "deleted", Decimal(said["deleted"]), Decimal(marked)),
     ]
     if contract.proof == "digest":
         lines.append(
-            _line(table, "digest(keys)", said["digest"], digest, said["left_digest"], said["came_digest"])
+            _line(
+                *(table, "digest(keys)", said["digest"], digest, said["left_digest"], said["came_digest"]),
+                said.get("missing_digest", 0),
+            )
         )
     return lines
 
@@ -116,9 +120,31 @@ def remove(
     )
 
 
-def _line(table: str, measure: str, source: Any, live: Any, left: Any, came: Any) -> Line:
-    """The source's keys are those live in `ods`, but for what left and came since the batch was read."""
+def _note_missing(
+    connection: psycopg.Connection[Any], lake: Lake, contract: TableContract, manifest: Manifest
+) -> None:
+    """Keeps what a replica lacked, for the next run to look for again."""
+    of_table = (contract.source, contract.name)
+    connection.execute("DELETE FROM etl.missing_key WHERE source = %s AND table_name = %s", of_table)
+    if not manifest.missing:
+        return
+    with (
+        connection.cursor() as cursor,
+        cursor.copy("COPY etl.missing_key (source, table_name, k, missed_at) FROM STDIN") as copy,
+    ):
+        for batch in lake.read_batches([part.key for part in manifest.missing]):
+            for row in batch.to_pylist():
+                copy.write_row((*of_table, row["k"], row["missed_at"]))
+
+
+def _line(table: str, measure: str, source: Any, live: Any, left: Any, came: Any, missing: Any) -> Line:
+    """The source's keys are those live in `ods`, but for what left and came since the batch was read.
+
+    And for what a replica lacks and may still have.
+    """
     parts = {"live": Decimal(live), "gone since": -Decimal(left), "come since": Decimal(came)}
+    if missing:
+        parts["missing once"] = -Decimal(missing)
     return Line(table, Hop.SOURCE_ODS, measure, Decimal(source), sum(parts.values(), Decimal(0)), parts)
 
 

@@ -28,6 +28,7 @@ from tallyhouse.publish import deletes, staging
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish.first_load import indexes_afterwards
 from tallyhouse.publish.limits import Capacity, check_fits
+from tallyhouse.publish.remember import remember
 from tallyhouse.publish.target import load
 from tallyhouse.runs import lock_pipeline, mark_published, may_publish, promised_tables, staging_suffix
 
@@ -44,10 +45,12 @@ class Staged:
     Attributes:
         tables: Staging table of each source table that the run took, by name.
         models: Staging table of each model with an increment, by name.
+        digests: Staging table of the digests of each source table's rows, by name.
     """
 
     tables: dict[str, str]
     models: dict[str, str]
+    digests: dict[str, str]
 
 
 def publish(
@@ -90,10 +93,10 @@ def publish(
                 f"no committed raw batch of {', '.join(missing)}",
                 remedy="Clear the extraction of that source, or start a new run",
             )
-        staged = Staged(tables={}, models={})
+        staged = Staged(tables={}, models={}, digests={})
         lines: list[Line] = []
         try:
-            _stage(connection, address, lake, pipeline, taken, run_id, report, staged)
+            _stage(connection, address, lake, pipeline, taken, run_id, report, staged, manifests)
             with connection.transaction():
                 # Asked again: another try, or a later run, may have come in while this one was staging.
                 lock_pipeline(connection, pipeline.name)
@@ -107,6 +110,7 @@ def publish(
                         connection, lake, table, manifest, report, staged.tables[table.name]
                     )
                     lines += deletes.mark(connection, lake, table, manifest)
+                    lines += remember(connection, table, manifest, staged.digests.get(table.name))
                     _move_watermark(connection, manifest)
                 for model in pipeline.models:
                     lines += _merge_model(connection, model, staged.models.get(model), manifests)
@@ -121,7 +125,8 @@ def publish(
         finally:
             # On a lost connection the next publish of these tables clears up; the first error counts.
             with suppress(psycopg.OperationalError), connection.transaction():
-                staging.drop(connection, (*staged.tables.values(), *staged.models.values()))
+                tables = (*staged.tables.values(), *staged.models.values(), *staged.digests.values())
+                staging.drop(connection, tables)
     return lines
 
 
@@ -134,6 +139,7 @@ def _stage(
     run_id: str,
     report: dict[str, Any],
     staged: Staged,
+    manifests: dict[str, Manifest],
 ) -> None:
     token = staging_suffix(run_id)
     keys = {
@@ -153,9 +159,15 @@ def _stage(
         if rows:
             staged.models[model] = f"dwh_{model}_{token}"
             keys[staged.models[model]] = increment
+    for contract in taken:
+        if digests := manifests[contract.qualified_name].digests:
+            staged.digests[contract.name] = f"digest_{contract.name}_{token}"
+            keys[staged.digests[contract.name]] = [part.key for part in digests]
     with connection.transaction():
         for name, table in staged.tables.items():
             staging.create(connection, table, "ods", name)
+        for name, table in staged.digests.items():
+            staging.create_digests(connection, table, name)
         for name, table in staged.models.items():
             staging.create(connection, table, "dwh", name)
         columns = {table: staging.table_schema(connection, "staging", table) for table in keys}

@@ -66,17 +66,31 @@ def create(connection: psycopg.Connection[Any], name: str, like_schema: str, lik
 
     What killed publishes of the same table left behind goes: only the newest run may publish.
     """
-    left = connection.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'staging'::regnamespace AND relkind = 'r' "
-        "AND relname ~ %s",
-        (f"\\A{like_schema}_{like_table}_{STAGING_SUFFIX}\\Z",),
-    ).fetchall()
-    drop(connection, (row[0] for row in left))
+    _sweep(connection, f"{like_schema}_{like_table}")
     connection.execute(
         sql.SQL("CREATE UNLOGGED TABLE staging.{} (LIKE {}.{} INCLUDING DEFAULTS)").format(
             sql.Identifier(name), sql.Identifier(like_schema), sql.Identifier(like_table)
         )
     )
+
+
+def create_digests(connection: psycopg.Connection[Any], name: str, table: str) -> None:
+    """Makes an empty staging table for the digests of a source table's rows, as `create` does."""
+    _sweep(connection, f"digest_{table}")
+    connection.execute(
+        sql.SQL("CREATE UNLOGGED TABLE staging.{} (k bigint NOT NULL, d bigint NOT NULL)").format(
+            sql.Identifier(name)
+        )
+    )
+
+
+def _sweep(connection: psycopg.Connection[Any], prefix: str) -> None:
+    left = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'staging'::regnamespace AND relkind = 'r' "
+        "AND relname ~ %s",
+        (f"\\A{prefix}_{STAGING_SUFFIX}\\Z",),
+    ).fetchall()
+    drop(connection, (row[0] for row in left))
 
 
 def copy_in(address: str, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

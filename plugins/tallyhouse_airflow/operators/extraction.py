@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
@@ -14,6 +14,7 @@ from airflow.sdk import BaseHook
 from tallyhouse import declared_lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.errors import TallyhouseError, first_line
+from tallyhouse.extract.changes import Comparison, check_not_restored, compare_rows
 from tallyhouse.extract.deletes import Census, check_limit, take_census
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark, tell
 from tallyhouse.extract.preflight import check_columns, warn_of_slow_cursor
@@ -28,6 +29,12 @@ from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+
+def _window(watermark: datetime | None, compared: Comparison | None) -> str:
+    found = f"{len(compared.keys)} rows that differ" if compared else ""
+    window = f"the window since {watermark.isoformat()}" if watermark else ""
+    return " and ".join(filter(None, (window, found)))
 
 
 class ExtractionOperator(LineageMixin, RunOperator):
@@ -105,10 +112,11 @@ class ExtractionOperator(LineageMixin, RunOperator):
         # All tables are compared with their contracts before the first one is read.
         self.check_tables(tables)
         # Once, before the first snapshot: what holds for the first one holds for all later ones.
-        work = self.look_for_open_work() if any(table.cursor for table in tables) else None
+        work = self.look_for_open_work()
         if work is not None:
             check_primary(work, self.contract)
-            tell(work, self.contract)
+            if any(table.cursor for table in tables):
+                tell(work, self.contract)
         for number, table in enumerate(tables, start=1):
             published = watermarks[table.name]
             watermark = None if self.full_refresh else published
@@ -119,22 +127,26 @@ class ExtractionOperator(LineageMixin, RunOperator):
                     *(table.qualified_name, watermark),
                 )
                 watermark = None
+            # Without a cursor a window has nothing but the rows that a comparison finds.
+            asked_whole = self.full_refresh or (watermark is None and table.cursor is not None)
+            compared = self.compare(table, watermark, whole=bool(asked_whole))
+            whole = watermark is None and compared is None
+            if compared is not None and compared.whole:
+                watermark, whole = None, True
             self.log.info(
-                "%s/%s %s: %s",
-                number,
-                len(tables),
-                table.qualified_name,
-                f"window since {watermark.isoformat()}" if watermark else "the whole table",
+                *("%s/%s %s: %s", number, len(tables), table.qualified_name),
+                "the whole table" if whole else _window(watermark, compared),
             )
             manifest = write_batch(
-                self._open(table, watermark),
+                self._open(table, watermark, None if whole or compared is None else compared.keys),
                 lake,
                 table,
                 run_id=self.run_id,
                 attempt=context["ti"].try_number,
                 watermark=watermark,
                 next_watermark=next_watermark(work, self.contract, published) if work is not None else None,
-                census=partial(self.census, table, lake, whole=watermark is None),
+                census=partial(self.census, table, lake, whole=whole),
+                compared=compared,
             )
             result[table.name] = {"key": manifest.key, "rows": manifest.rows}
             lines += source_raw(manifest)
@@ -157,9 +169,11 @@ class ExtractionOperator(LineageMixin, RunOperator):
     def _tables(self) -> list[TableContract]:
         return [table for table in self.contract.tables if not self.tables or table.name in self.tables]
 
-    def _open(self, table: TableContract, watermark: datetime | None) -> SourceStream:
+    def _open(
+        self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None
+    ) -> SourceStream:
         try:
-            return self.open_stream(table, watermark)
+            return self.open_stream(table, watermark, keys)
         except self.refusals as error:
             raise TallyhouseError(
                 f"the source refused to be read ({first_line(error)})",
@@ -181,8 +195,20 @@ class ExtractionOperator(LineageMixin, RunOperator):
         return None
 
     @abstractmethod
-    def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
-        """Opens the extraction of one table."""
+    def open_stream(
+        self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
+    ) -> SourceStream:
+        """Opens the extraction of one table, see `extract.statement.build`."""
+
+    def compare(self, table: TableContract, watermark: datetime | None, *, whole: bool) -> Comparison | None:
+        """Compares the rows outside of the window with what was taken of them; None where nobody looks.
+
+        Args:
+            table: Whose rows.
+            watermark: Where the window begins.
+            whole: Whether the whole table is taken anyway.
+        """
+        return None
 
     def census(
         self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
@@ -214,17 +240,39 @@ class DatabaseToLakeOperator(ExtractionOperator):
         self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
     ) -> Census | None:
         """See `ExtractionOperator`; of a replica one sighting proves nothing."""
-        if table.deletes == "ignore" or self.contract.replica_lag is not None:
+        if table.deletes == "ignore":
             return None
         with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
             census = take_census(
-                *(source, self.engine, warehouse, lake, table, parts), whole_at=at if whole else None
+                *(source, self.engine, warehouse, lake, table, parts),
+                whole_at=at if whole else None,
+                replica_lag=self.contract.replica_lag,
             )
         if census is not None:
             check_limit(table, census, allowed=bool(self.allow_deletes))
             if census.deleted:
                 self.log.info("%s: %s rows are no longer there", table.qualified_name, len(census.deleted))
         return census
+
+    def compare(self, table: TableContract, watermark: datetime | None, *, whole: bool) -> Comparison | None:
+        """See `ExtractionOperator`; a source that went back in time is refused first."""
+        with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
+            check_not_restored(source, self.engine, warehouse, table, allowed=bool(self.allow_deletes))
+            if whole:
+                return None
+            compared = compare_rows(source, self.engine, warehouse, table, watermark)
+        if compared is not None and compared.at is not None:
+            self.log.info(
+                "%s: %s rows outside of the window compared in %s s, %s buckets of %s differ",
+                *(
+                    table.qualified_name,
+                    compared.rows,
+                    compared.seconds,
+                    compared.differing,
+                    compared.buckets,
+                ),
+            )
+        return compared
 
     @abstractmethod
     def connect(self) -> Any:

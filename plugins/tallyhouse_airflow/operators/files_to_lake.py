@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from tallyhouse import declared_lineage
@@ -29,7 +30,9 @@ class FilesToLakeOperator(ExtractionOperator):
         for table in tables:
             files.find_file(lake, self.contract.files[table.name], table)
 
-    def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
+    def open_stream(
+        self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
+    ) -> SourceStream:
         """Opens a file after looking at each of its rows."""
         lake = self._source()
         file = files.find_file(lake, self.contract.files[table.name], table)

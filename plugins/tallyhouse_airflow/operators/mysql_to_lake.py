@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -42,6 +43,8 @@ class MySqlToLakeOperator(DatabaseToLakeOperator):
         """See `open_work_mysql`."""
         return open_work(self.connect, self.contract)
 
-    def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
+    def open_stream(
+        self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
+    ) -> SourceStream:
         """Opens the extraction of one table by ConnectorX, or by a driver that knows every option."""
-        return mysql_source.open_stream(mysql_server(self.conn_id), table, watermark)
+        return mysql_source.open_stream(mysql_server(self.conn_id), table, watermark, keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +32,9 @@ class PostgresToLakeOperator(DatabaseToLakeOperator):
         """See `open_work_postgres`."""
         return open_work(self.connect)
 
-    def open_stream(self, table: TableContract, watermark: datetime | None) -> SourceStream:
+    def open_stream(
+        self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
+    ) -> SourceStream:
         """Opens the extraction of one table by ADBC."""
         address = CheckedPostgresHook(postgres_conn_id=self.conn_id).address()
-        return postgres_source.open_stream(address, table, watermark)
+        return postgres_source.open_stream(address, table, watermark, keys)
