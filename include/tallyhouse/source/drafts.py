@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import SingleQuotedScalarString as _Quoted
 
 from tallyhouse.source.catalogue import Catalogue, CatalogueTable
 from tallyhouse.source.judge import Judgement
@@ -128,7 +129,7 @@ def overlay(
         del listed[gone]
     for one in tables:
         if one.name not in listed:
-            listed[one.name] = _settings(one)
+            listed[_text_of(one.name)] = _settings(one)
             listed.yaml_set_comment_before_after_key(
                 one.name, before="\n".join(one.judgement.reasons), indent=2
             )
@@ -146,12 +147,12 @@ def _settings(one: NamedTable) -> CommentedMap:
     judged, columns = one.judgement, one.columns
     found = CommentedMap()
     if one.table.name != one.name:
-        found["table"] = one.table.name
+        found["table"] = _text_of(one.table.name)
     if one.table.schema not in ("", "public"):
-        found["schema"] = one.table.schema
-    if renamed := {plain: name for name, plain in columns.items() if plain != name}:
-        found["columns"] = CommentedMap(renamed)
-    found["cursor"] = columns[judged.cursor] if judged.cursor else None
+        found["schema"] = _text_of(one.table.schema)
+    if renamed := _renamed(columns):
+        found["columns"] = renamed
+    found["cursor"] = _text_of(columns[judged.cursor]) if judged.cursor else None
     if not judged.key:
         found["delete_limit"] = 1
         found.yaml_add_eol_comment("a changed row is one row less and another one more", "delete_limit")
@@ -163,7 +164,8 @@ def _settings(one: NamedTable) -> CommentedMap:
         if names:
             found[setting] = _flow([columns[name] for name in names])
     if judged.policies:
-        found["on_bad_value"] = CommentedMap({columns[name]: said for name, said in judged.policies.items()})
+        policies = {_text_of(columns[name]): said for name, said in judged.policies.items()}
+        found["on_bad_value"] = CommentedMap(policies)
     return found
 
 
@@ -171,7 +173,7 @@ def _follow(settings: Any, one: NamedTable) -> None:
     """Takes out of a table's settings what names columns that are gone, and adds what new columns need."""
     known = set(one.columns.values())
     if personal := [one.columns[name] for name in one.judgement.pii if one.columns[name] in one.new]:
-        settings["pii"] = _flow([*settings.get("pii", ()), *personal])
+        settings["pii"] = _flow([*map(str, settings.get("pii", ())), *personal])
     for setting in ("pii", "control_totals", "collated", "key"):
         if setting in settings:
             for name in [name for name in settings[setting] if name not in known]:
@@ -186,15 +188,23 @@ def _follow(settings: Any, one: NamedTable) -> None:
             del settings["on_bad_value"]
     if settings.get("cursor") not in (None, *known):
         settings["cursor"] = None
-    renamed = {plain: name for name, plain in one.columns.items() if plain != name}
-    if renamed or "columns" in settings:
-        settings["columns"] = CommentedMap(renamed)
-        if not renamed:
-            del settings["columns"]
+    settings.pop("columns", None)
+    if renamed := _renamed(one.columns):
+        settings["columns"] = renamed
+
+
+def _renamed(columns: Mapping[str, str]) -> CommentedMap:
+    """By the name in `ods`, what the source calls a column, where that is another name."""
+    return CommentedMap({_text_of(plain): _text_of(name) for name, plain in columns.items() if plain != name})
+
+
+def _text_of(name: str) -> str:
+    """A name as YAML takes it for a text: `off`, `no` and `null` mean something else without quotes."""
+    return name if yaml.safe_load(f"[{name}]" if name.isidentifier() else "") == [name] else _Quoted(name)
 
 
 def _flow(names: list[str]) -> CommentedSeq:
-    found = CommentedSeq(names)
+    found = CommentedSeq(map(_text_of, names))
     found.fa.set_flow_style()
     return found
 
