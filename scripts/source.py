@@ -141,14 +141,15 @@ def access_by_connection(source: str) -> Access:
             f"there is no source {source} yet; say where it is: URL=mysql://user@host/database"
         )
     entry = connections()[contract.conn_id]
-    filled = {
-        name: string.Template(value).safe_substitute() if isinstance(value, str) else value
-        for name, value in entry.items()
-        if name in ("host", "port", "schema", "login")
-    }
+    filled = {name: _filled(entry[name]) for name in ("host", "port", "schema", "login")}
     setting = f"{contract.conn_id.upper()}_PASSWORD"
-    extra = dict(entry.get("extra") or {})
+    extra = {name: _filled(value) for name, value in (entry.get("extra") or {}).items()}
     return Access(contract.engine, contract.conn_id, filled, extra, asked_password(setting), None)
+
+
+def _filled(value: Any) -> Any:
+    """A value of an entry that `make source` wrote: a `$` stands twice."""
+    return string.Template(value).safe_substitute() if isinstance(value, str) else value
 
 
 def connections() -> dict[str, Any]:
@@ -184,6 +185,8 @@ def show(plan: Plan, access: Access, catalogue: Catalogue) -> None:
         print(f"\nnot taken: {', '.join(plan.untaken)} (TABLES=all takes every table)")
     for change in plan.changes:
         print(f"changed: {change}")
+    if plan.retaken:
+        print(f"taken whole in the next run: {', '.join(plan.retaken)}")
     print()
     for path, there in plan.different().items():
         name, text = path.relative_to(REPOSITORY), plan.files[path]
@@ -225,6 +228,12 @@ def write(plan: Plan, access: Access) -> bool:
         print("The migration throws data away: read it, then `.venv/bin/python -m tallyhouse.migrate`")
         return False
     print(run("tallyhouse.migrate").strip())
+    if plan.retaken:
+        with warehouse() as connection:
+            connection.execute(
+                "DELETE FROM etl.watermark WHERE source = %s AND table_name = ANY(%s)",
+                (plan.source, plan.retaken),
+            )
     run("scripts.dags_md")
     return True
 
@@ -261,22 +270,22 @@ def run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
-def check_warehouse() -> None:
-    """Makes sure that the warehouse is there, before anything is written.
+def warehouse() -> psycopg.Connection[Any]:
+    """A connection to the warehouse as its owner.
 
     Raises:
-        RefusedError: It is not.
+        RefusedError: It does not answer.
     """
     settings = load_settings()
     try:
-        psycopg.connect(
+        return psycopg.connect(
             host=settings.postgres_host,
             port=settings.postgres_port,
             dbname=settings.dwh_db,
             user=settings.dwh_user,
             password=settings.dwh_password,
             connect_timeout=5,
-        ).close()
+        )
     except psycopg.Error as error:
         raise RefusedError(
             f"the warehouse does not answer ({first_line(error)}); start it: make start"
@@ -301,7 +310,7 @@ def main() -> int:
         if not IDENTIFIER.fullmatch(options.name):
             raise RefusedError(f"NAME={options.name!r}: use lower-case letters, digits and _, a letter first")
         if options.write:
-            check_warehouse()
+            warehouse().close()  # before anything is written
         existing(options.name)
         url = os.environ.get("URL", "")  # not an argument: other accounts of the machine see those
         access = access_by_url(options.name, url) if url else access_by_connection(options.name)

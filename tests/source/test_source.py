@@ -265,6 +265,57 @@ def test_a_mysql_database_arrives_whole(checkout: Checkout, mysql_shapes: Any, m
     assert "expect_column_values_to_match_regex" not in [kind for kind, _ in rules]
 
 
+def test_run_again_it_follows_the_schema(checkout: Checkout, mysql_shapes: Any) -> None:
+    path = checkout.path / "include/contracts/shapes.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("  film:\n", "  film:\n    proof: count # said by hand\n"))
+    for statement in (
+        "ALTER TABLE film ADD COLUMN length INT NOT NULL DEFAULT 90, MODIFY title VARCHAR(200) NOT NULL",
+        "ALTER TABLE film ADD COLUMN `on` VARCHAR(40), ADD COLUMN `contact e-mail` VARCHAR(90)",
+        "CREATE TABLE later (id INT PRIMARY KEY)",
+    ):
+        mysql_shapes.execute(statement)
+    before = checkout.files()
+    said = checkout.source(MYSQL)
+    assert checkout.files() == before
+    for line in (
+        "changed: film.length: new, integer",
+        "changed: film.title: was varchar(128), is varchar(200)",
+        "taken whole in the next run: film",
+        "not taken: later (TABLES=all takes every table)",
+        "+  length int(11) [not null]",
+    ):
+        assert line in said, said
+    checkout.source(MYSQL, "--write")
+    assert "proof: count # said by hand" in path.read_text()
+    assert overlay(checkout, MYSQL)["tables"]["film"]["pii"] == ["contact_e_mail"]
+    assert "as the definitions say" in checkout.run(sys.executable, "-m", "tallyhouse.models", "drift")
+    assert checkout.rows("SELECT 1 FROM etl.watermark WHERE source = 'shapes' AND table_name = 'film'") == []
+    assert "Nothing was written" in checkout.source(MYSQL)
+    # What would throw data away is drafted, and left to a person.
+    mysql_shapes.execute("ALTER TABLE film DROP COLUMN released")
+    assert "The migration throws data away" in checkout.source(MYSQL, "--write")
+    assert checkout.rows("SELECT count(released) FROM ods.film") == [(1,)]
+
+
+def test_bad_input_gets_one_line_and_nothing_written(checkout: Checkout, mysql_url: str) -> None:
+    before = checkout.files()
+    for name, more, line in (
+        ("orders", {"URL": mysql_url}, "the source orders was written by hand"),
+        ("Shipping", {"URL": mysql_url}, "NAME='Shipping': use lower-case letters"),
+        ("shipping", {}, "there is no source shipping yet"),
+        ("shipping", {"URL": "oracle://x@y/z"}, "URL: such as mysql://user@host:3306/database"),
+        ("shipping", {"URL": mysql_url}, "the password: set MYSQL_SHIPPING_PASSWORD"),
+        ("shipping", {"URL": mysql_url, "MYSQL_SHIPPING_PASSWORD": "no"}, "cannot be entered as"),
+    ):
+        said = checkout.source(name, "--write", fails=True, **more)
+        assert said.startswith("source: ") and said.count("\n") == 1, said
+        assert line in said, said
+    said = checkout.source(MYSQL, "--tables", "flim", fails=True)
+    assert "has no table 'flim'; did you mean 'film'?" in said
+    assert checkout.files() == before
+
+
 def test_a_postgres_database_arrives_whole(
     checkout: Checkout, settings: Settings, scratch: dict[str, str], postgres_shapes: psycopg.Connection[Any]
 ) -> None:

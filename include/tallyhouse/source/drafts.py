@@ -173,7 +173,7 @@ def _follow(settings: Any, one: NamedTable) -> None:
     """Takes out of a table's settings what names columns that are gone, and adds what new columns need."""
     known = set(one.columns.values())
     if personal := [one.columns[name] for name in one.judgement.pii if one.columns[name] in one.new]:
-        settings["pii"] = _flow([*map(str, settings.get("pii", ())), *personal])
+        settings["pii"] = _flow([*dict.fromkeys([*map(str, settings.get("pii", ())), *personal])])
     for setting in ("pii", "control_totals", "collated", "key"):
         if setting in settings:
             for name in [name for name in settings[setting] if name not in known]:

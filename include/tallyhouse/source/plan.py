@@ -36,6 +36,7 @@ class Plan:
         profiles: By the table's name in `ods`, what it holds.
         untaken: Tables of the database that are not taken.
         changes: How its schema differs from the contract that is there, one line each.
+        retaken: Tables with a cursor whose columns changed: what they hold now, no window would show.
         files: By path, the text that should be there; the connection's entry is not among them.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     profiles: dict[str, TableProfile] = field(default_factory=dict)
     untaken: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    retaken: list[str] = field(default_factory=list)
     files: dict[Path, str] = field(default_factory=dict)
 
     def different(self) -> dict[Path, str]:
@@ -98,7 +100,13 @@ def make(source: str, connection: Any, catalogue: Catalogue, conn_id: str, asked
         plan.files[pipeline] = drafts.pipeline(source)
     if not dag.is_file():
         plan.files[dag] = drafts.dag(source, catalogue, plan.tables)
-    plan.changes = _changes(before, contract) if before else []
+    if before:
+        plan.changes = _changes(before, contract)
+        plan.retaken = [
+            table.name
+            for table in contract.tables
+            if table.cursor and any(change.startswith(f"{table.name}.") for change in plan.changes)
+        ]
     return plan
 
 
