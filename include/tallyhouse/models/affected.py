@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import psycopg
@@ -25,7 +26,7 @@ from psycopg import sql
 from tallyhouse.contracts import PipelineContract, TableContract
 from tallyhouse.models.definition import EXISTING, Definition
 from tallyhouse.models.load import definition, table_of
-from tallyhouse.models.paths import Path, key_of, only_presence, paths
+from tallyhouse.models.paths import Link, Path, key_of, only_presence, paths
 from tallyhouse.publish import staging
 from tallyhouse.publish.deletes import copy_keys
 
@@ -45,6 +46,40 @@ class Deleted:
 
 Load = Callable[[str, pa.Schema], None]
 """Puts rows into a staging table, given its name and the columns that it takes."""
+
+
+_TOUCHED = "touched"
+"""Stands for the model's touched rows where a walk begins with them."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A walk over a model's inputs; a column of one is `<input>.<column>`.
+
+    Attributes:
+        links: What joins them.
+        goal: The columns that are wanted in the end.
+        times: Pairs of columns of which the first is at or after the second.
+    """
+
+    links: tuple[Link, ...]
+    goal: tuple[str, ...]
+    times: tuple[tuple[str, str], ...] = ()
+
+    def wanted(
+        self, reached: set[str], links: Sequence[Link], times: Sequence[tuple[str, str]]
+    ) -> dict[str, str]:
+        """The columns of the inputs reached that are needed further on, each with a short name of its own.
+
+        Args:
+            reached: The inputs.
+            links: Those of the way that are still to be walked.
+            times: Those that are still to be compared.
+        """
+        later = [*self.goal, *(end for link in links for end in (link.left, link.right))]
+        later += [column for pair in times for column in pair]
+        needed = dict.fromkeys(column for column in later if _of(column) in reached)
+        return {column: f"c{number}" for number, column in enumerate(needed)}
 
 
 @contextmanager
@@ -98,6 +133,7 @@ class AffectedKeys:
     prefix: str
     changed: set[str] = field(default_factory=set)
     gone: dict[str, datetime] = field(default_factory=dict)
+    _steps: Iterator[int] = field(default_factory=count)
 
     def stage(
         self,
@@ -160,7 +196,8 @@ class AffectedKeys:
         found = [f"SELECT {key} FROM {self._staged(contract)} AS x"]
         for name in model.inputs:
             if name not in (model.driver, EXISTING) and self._is_changed(model, name):
-                found += [self._backwards(model, name, path) for path in paths(model, name)]
+                ways = [self._backwards(model, name, path) for path in paths(model, name)]
+                found += [way for way in ways if way]
         union = "\nUNION ALL\n".join(found)
         self._execute(
             f"CREATE UNLOGGED TABLE {self._name(f'm_{model.name}')} AS "
@@ -189,18 +226,16 @@ class AffectedKeys:
         if model.whole:
             return f"SELECT t.* FROM {target} AS t WHERE {there}"
         key = key_of(model, name)
-        wanted = [self._forwards(model, name, path) for path in paths(model, name)]
+        ways = [self._forwards(model, name, path) for path in paths(model, name)]
+        wanted = [way for way in ways if way]
         if is_table:
             # A row that the run brings may be older than what is there; both have to be seen.
             wanted.append(f"SELECT {_list('x', key)} FROM {self._staged(table_of(model, name))} AS x")
         if name == EXISTING:
             key = (str(model.natural_key),)
         columns = self._ended(model) if name == EXISTING else "t.*"
-        return (
-            f"SELECT {columns} FROM {target} AS t WHERE {there} AND ({_list('t', key)}) IN ("
-            + " UNION ".join(wanted)
-            + ")"
-        )
+        found = f"({_list('t', key)}) IN ({' UNION '.join(wanted)})" if wanted else "FALSE"
+        return f"SELECT {columns} FROM {target} AS t WHERE {there} AND {found}"
 
     def _ended(self, model: Definition) -> str:
         """A model's own columns; the current version of a member that is gone ends when that was seen."""
@@ -285,37 +320,87 @@ class AffectedKeys:
         join = model.joins.get(name)
         return (join.dimension if join and join.dimension else table_of(model, name).name) in self.changed
 
-    def _backwards(self, model: Definition, name: str, path: Path) -> str:
-        """The keys of the model's rows that changed rows of an input reach."""
+    def _backwards(self, model: Definition, name: str, path: Path) -> str | None:
+        """The keys of the model's rows that changed rows of an input reach; None where they reach none."""
         driver = table_of(model, model.driver)
-        sources = [f"{self._changed(model, name)} AS {_id(name)}"]
-        sources += [f"{self._current(model, one)} AS {_id(one)}" for one in path.inputs if one != name]
-        where = self._where(path)
         join = model.joins[name]
-        if path.at and definition(str(join.dimension)).history:
-            where.append(f"{_column(path.at)} >= {_id(name)}.since")
-        return (
-            f"SELECT {_list(model.driver, driver.key)} FROM {', '.join(sources)} WHERE {' AND '.join(where)}"
+        since = bool(path.at and definition(str(join.dimension)).history)
+        way = _Way(
+            links=path.links,
+            goal=tuple(f"{model.driver}.{column}" for column in driver.key),
+            times=((str(path.at), f"{name}.since"),) if since else (),
         )
+        return self._walk(model, way, name, self._changed(model, name))
 
-    def _forwards(self, model: Definition, name: str, path: Path) -> str:
-        """The keys of the rows of an input that the model's touched rows reach."""
+    def _forwards(self, model: Definition, name: str, path: Path) -> str | None:
+        """The keys of an input's rows that the model's touched rows reach; None where they reach none."""
         driver = table_of(model, model.driver)
-        touched = f"{self._name(f'm_{model.name}')} AS touched"
+        touched = self._name(f"m_{model.name}")
         if name in (model.driver, EXISTING):
-            return f"SELECT {_list('touched', driver.key)} FROM {touched}"
-        sources = [touched]
-        sources += [f"{self._current(model, one)} AS {_id(one)}" for one in path.inputs if one != name]
-        sources.append(f"{self._table(model, name)} AS {_id(name)}")
-        where = [f"touched.{_id(column)} = {_id(model.driver)}.{_id(column)}" for column in driver.key]
-        where += self._where(path)
-        # DISTINCT keeps the planner from looking the way up anew for each row of the table: it takes the many
-        # joins for more selective than they are, and a query of 0.1 s ran for two minutes.
-        keys = _list(name, key_of(model, name))
-        return f"SELECT DISTINCT {keys} FROM {', '.join(sources)} WHERE {' AND '.join(where)}"
+            return f"SELECT {_list('touched', driver.key)} FROM {touched} AS touched"
+        own = tuple(Link(f"{_TOUCHED}.{column}", f"{model.driver}.{column}") for column in driver.key)
+        way = _Way((*own, *path.links), tuple(f"{name}.{column}" for column in key_of(model, name)))
+        return self._walk(model, way, _TOUCHED, touched, {name: [self._table(model, name)]})
 
-    def _where(self, path: Path) -> list[str]:
-        return [f"{_column(link.left)} = {_column(link.right)}" for link in path.links]
+    def _walk(
+        self,
+        model: Definition,
+        way: _Way,
+        start: str,
+        rows: str,
+        relations: Mapping[str, list[str]] | None = None,
+    ) -> str | None:
+        """Joins one input after the other, from some rows of one of them to the keys that are wanted.
+
+        Each join is a table of its own, with statistics: over all of them at once, and over rows of `ods`
+        and of the run put together, the planner takes a join for as good as a cross product.
+
+        Args:
+            model: Whose inputs.
+            way: What joins them, and what is wanted.
+            start: The input that the walk begins with.
+            rows: Its rows, as a table expression.
+            relations: Of some inputs, what to read in place of what is current.
+
+        Returns:
+            A query of the keys; None where there are none.
+        """
+        reached, left, times = {start}, list(way.links), list(way.times)
+        wanted = way.wanted(reached, left, times)
+        columns = ", ".join(f"x.{_id(ref.partition('.')[2])} AS {_id(as_)}" for ref, as_ in wanted.items())
+        table = self._step(f"SELECT DISTINCT {columns} FROM {rows} AS x")
+        while left and table:
+            link = next(one for one in left if (_of(one.left) in reached) != (_of(one.right) in reached))
+            new = _of(link.right) if _of(link.left) in reached else _of(link.left)
+            reached.add(new)
+            joined = [one for one in left if {_of(one.left), _of(one.right)} <= reached]
+            left = [one for one in left if one not in joined]
+            timed = [pair for pair in times if {_of(pair[0]), _of(pair[1])} <= reached]
+            times = [pair for pair in times if pair not in timed]
+
+            def spelled(ref: str, new: str = new, known: Mapping[str, str] = wanted) -> str:
+                return f"x.{_id(ref.partition('.')[2])}" if _of(ref) == new else f"w.{_id(known[ref])}"
+
+            on = [f"{spelled(one.left)} = {spelled(one.right)}" for one in joined]
+            on += [f"{spelled(at)} >= {spelled(since)}" for at, since in timed]
+            following = way.wanted(reached, left, times)
+            columns = ", ".join(f"{spelled(ref)} AS {_id(as_)}" for ref, as_ in following.items())
+            table = self._step(
+                " UNION ".join(
+                    f"SELECT {columns} FROM {table} AS w JOIN {relation} AS x ON {' AND '.join(on)}"
+                    for relation in (relations or {}).get(new) or self._current(model, new)
+                )
+            )
+            wanted = following
+        return f"SELECT {', '.join(_id(wanted[ref]) for ref in way.goal)} FROM {table}" if table else None
+
+    def _step(self, query: str) -> str | None:
+        """Keeps what a query finds in a table of the run's own; None where it finds nothing."""
+        name = self._name(f"w_{next(self._steps)}")
+        if not self.connection.execute(f"CREATE UNLOGGED TABLE {name} AS {query}".encode()).rowcount:
+            return None
+        self._execute(f"ANALYZE {name}")
+        return name
 
     def _changed(self, model: Definition, name: str) -> str:
         """What of an input changed, as a table expression: where its rows were, and where they are now."""
@@ -335,17 +420,13 @@ class AffectedKeys:
         )
         return f"({old} UNION ALL {new})"
 
-    def _current(self, model: Definition, name: str) -> str:
-        """The rows of an input as a table expression: what is there, and what the run brings."""
+    def _current(self, model: Definition, name: str) -> list[str]:
+        """Where the rows of an input are: what is there, and what the run brings."""
         join = model.joins.get(name)
         if name == EXISTING or (join and join.dimension):
-            return self._table(model, name)
+            return [self._table(model, name)]
         contract = table_of(model, name)
-        columns = _projection(self._built(), contract)
-        return (
-            f"(SELECT {_list('o', columns)} FROM ods.{_id(contract.name)} AS o UNION ALL "
-            f"SELECT {_list('n', columns)} FROM {self._staged(contract)} AS n)"
-        )
+        return [f"ods.{_id(contract.name)}", self._staged(contract)]
 
     def _table(self, model: Definition, name: str) -> str:
         if name == EXISTING:
@@ -402,13 +483,13 @@ def _projection(models: list[Definition], contract: TableContract) -> tuple[str,
     return tuple(column.name for column in contract.columns if column.name in wanted)
 
 
+def _of(reference: str) -> str:
+    """The input of a column's reference."""
+    return reference.partition(".")[0]
+
+
 def _id(name: str) -> str:
     return sql.Identifier(name).as_string()
-
-
-def _column(reference: str) -> str:
-    source, _, column = reference.partition(".")
-    return f"{_id(source)}.{_id(column)}"
 
 
 def _list(alias: str, columns: tuple[str, ...]) -> str:
