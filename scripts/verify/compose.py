@@ -10,7 +10,7 @@ other ports, so that it does not meet a running one.
 import argparse
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +35,7 @@ PORT_OFFSET = 22000
 UP_SECONDS = 900
 RECOVERY_SECONDS = 300
 COMPOSE_FILE = ROOT / "docker-compose.yaml"
+AIRFLOW = ROOT / "infrastructure/docker/airflow.Dockerfile"
 
 
 @dataclass(frozen=True)
@@ -162,19 +163,14 @@ def prepare_images(images: Images, private: Private | None, services: list[str])
             f"this engine cannot pull {', '.join(lacking)}: let it reach a registry, or stop it and run this "
             "as root, for an engine of its own with stand-ins"
         )
-    late = [name for name in lacking if "clickhouse" in name]  # made of an image of our own
-    for name in [*(name for name in lacking if name not in late), None, *late]:
-        if name is not None:
-            with said(f"stand-in for {name.partition('@')[0]}"):
-                images.stand_in_for(name)
-            continue
-        if private and lacking:
-            images.alias(private)
-        for file in own:
-            with said(f"image {image_name(file)}, {file.relative_to(ROOT)} unchanged"):
-                images.build(file, image_name(file))
-    if private and late:
-        images.alias(private)
+    late = [name for name in lacking if "clickhouse" in name]  # made of our own image of Airflow
+    if late and AIRFLOW not in own:
+        own.insert(0, AIRFLOW)
+    _stand_in(images, private, [name for name in lacking if name not in late])
+    for file in own:
+        with said(f"image {image_name(file)}, {file.relative_to(ROOT)} unchanged"):
+            images.build(file, image_name(file))
+    _stand_in(images, private, late)
     base = next(name for name in foreign() if name.startswith("python:"))
     console.print(f"\n{'image':28}{'MB':>7}{'ours':>7}  (base {images.size(base) / 1e6:.0f} MB)")
     for file in own:
@@ -182,6 +178,15 @@ def prepare_images(images: Images, private: Private | None, services: list[str])
         console.print(f"{image_name(file):28}{size / 1e6:7.0f}{(size - images.size(base)) / 1e6:7.0f}")
     if images.stand_ins:
         console.print(f"\nstand-ins: {', '.join(name.partition('@')[0] for name in images.stand_ins)}\n")
+
+
+def _stand_in(images: Images, private: Private | None, names: list[str]) -> None:
+    """Build stand-ins, each under its original's name and digest."""
+    for name in names:
+        with said(f"stand-in for {name.partition('@')[0]}"):
+            images.stand_in_for(name)
+    if private and names:
+        images.alias(private)
 
 
 def needed(services: list[str]) -> tuple[list[Path], list[str]]:
@@ -221,6 +226,8 @@ def confinement(platform: Platform) -> None:
             f"{one.service:24}{one.user:>8}  {one.capabilities or 'none':<14}"
             f"{'read only' if one.read_only else 'WRITABLE':18}{one.health or '-'}"
         )
+    used = platform.docker("stats", "--no-stream", "--format", "{{.MemUsage}}")
+    console.print(f"memory in all: {sum(map(gigabytes, used.splitlines())):.1f} GB")
     wrong = [one.service for one in found if one.capabilities or not one.read_only]
     wrong += [one.service for one in found if one.user == "0" and one.service != "minio"]
     unhealthy = [one.service for one in found if one.health not in ("healthy", "")]
@@ -230,6 +237,17 @@ def confinement(platform: Platform) -> None:
         done = platform.docker("exec", one.identity, "sh", "-c", "touch /probe 2>&1 || true")
         if "ead-only" not in done:
             raise EngineError(f"{one.service}: could write to its root file system: {done}")
+
+
+UNITS = {"B": 1e-9, "kB": 1e-6, "KiB": 2**10 / 1e9, "MiB": 2**20 / 1e9, "GiB": 2**30 / 1e9}
+
+
+def gigabytes(usage: str) -> float:
+    """Of `54.2MiB / 512MiB`, what is used."""
+    found = re.match(r"([\d.]+)\s*([A-Za-z]+)", usage)
+    if found is None:
+        raise EngineError(f"docker stats says {usage!r}")
+    return float(found[1]) * UNITS[found[2]]
 
 
 def recovers(platform: Platform, service: str) -> None:
@@ -252,6 +270,8 @@ def recovers(platform: Platform, service: str) -> None:
     raise EngineError(f"{service}: not healthy {RECOVERY_SECONDS} s after it was killed")
 
 
+EVENTS = {"ingest", "ingest-relay", "consumer"}
+"""What an event passes through, with what they wait for."""
 ENTRYPOINT = "/opt/tallyhouse/infrastructure/docker/entrypoint.sh"
 
 
@@ -271,10 +291,14 @@ def runs(platform: Platform, scale: str) -> None:
         raise EngineError(f"the ledger is not closed:\n{ledger[-1500:]}")
 
 
-def events(platform: Platform) -> None:
-    """An event followed, the smoke test, and the events' run."""
-    with said("tools/ingest_test.py"):
+def follow_an_event(platform: Platform) -> None:
+    """Send an event from outside and find it in ClickHouse, as `make ingest` does."""
+    with said("an event followed: tools/ingest_test.py"):
         console.print(platform.outside(sys.executable, "tools/ingest_test.py"), markup=False)
+
+
+def events(platform: Platform) -> None:
+    """The smoke test, and the events' run."""
     with said("ci/smoke_test.py"):
         console.print(platform.outside(sys.executable, "ci/smoke_test.py"), markup=False)
     with said("run-etl: airflow dags test events_curated"):
@@ -301,17 +325,20 @@ def verify(
         confinement(platform)
         if not services:
             runs(platform, options.scale)
+        if not services or set(services) >= EVENTS:
+            follow_an_event(platform)
+        if not services:
             events(platform)
         for service in services or ("redpanda", "postgres"):
             with said(f"{service} killed, and healthy again"):
                 recovers(platform, service)
-        if not services:
-            with said("an event after that"):
-                platform.outside(sys.executable, "tools/ingest_test.py")
+        if not services or set(services) >= EVENTS:
+            follow_an_event(platform)
     except EngineError:
         console.print(platform.compose("ps", "--all", check=False), markup=False)
-        (folder / "compose.log").write_text(platform.compose("logs", "--no-color", check=False))
-        console.print(f"what every container said: {folder / 'compose.log'}")
+        log = stack.logs / "compose.log"
+        log.write_text(platform.compose("logs", "--no-color", check=False))
+        console.print(f"what every container said: {log}")
         raise
     finally:
         with said("down, with its volumes"):
@@ -328,17 +355,13 @@ def main() -> int:
     stack = Stack()
     stack.make_folders()
     folder = stack.cache / "verify"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with engine(stack.cache, folder) as (docker, private):
+        with engine(stack.cache, folder, keep=args.keep) as (docker, private):
             verify(docker, private, stack, folder, args)
         console.print("[green]compose-verify: all of it holds[/]")
     except (EngineError, StackError) as error:
         console.print(f"✗ {error}", style="red", markup=False)
         return 1
-    finally:
-        if not args.keep:
-            shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

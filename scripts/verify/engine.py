@@ -1,5 +1,6 @@
 """A Docker engine: the one at hand, else a private one that leaves nothing behind."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -17,7 +18,10 @@ COMPOSE, COMPOSE_SUITE = "2.26.1-4", "trixie"
 """Docker Compose where the machine has none: that of Debian's stable suite, which keeps its version."""
 RANGE = "10.213.{}.0/24"
 """Of the private engine's networks; the first one is its bridge's."""
+GROUP = "tallyhouse-verify"
+"""Of the private engine's containers, among the machine's control groups."""
 START_SECONDS = 60
+GROUPS = Path("/sys/fs/cgroup")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 TABLES = {
     "filter": "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n",
@@ -140,28 +144,38 @@ def _suite() -> str:
 
 
 @contextmanager
-def engine(cache: Path, data: Path) -> Iterator[tuple[Docker, "Private | None"]]:
+def engine(cache: Path, data: Path, *, keep: bool) -> Iterator[tuple[Docker, "Private | None"]]:
     """A Docker engine for as long as the block lasts.
 
     Args:
         cache: Where the programs of a private one are kept.
-        data: Folder of a private one; it stays, for the next time, unless the caller removes it.
+        data: Folder of a private one, and of what the block keeps there; made here.
+        keep: Whether the folder stays, with its images for the next time.
 
     Yields:
         Its command line; with an engine of our own, that engine too.
 
     Raises:
-        EngineError: There is none, and a private one does not start.
+        EngineError: There is none, a private one does not start, or another one uses the folder.
     """
-    if found := at_hand():
-        yield found, None
-        return
-    private = Private(programs(cache), data, docker_compose(cache))
-    private.start()
-    try:
-        yield private.docker, private
-    finally:
-        private.stop()
+    data.mkdir(parents=True, exist_ok=True)
+    with (data.parent / f".{data.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EngineError(f"another one uses {data}; wait for its end") from error
+        docker, private = at_hand(), None
+        if docker is None:
+            private = Private(programs(cache), data, docker_compose(cache))
+            private.start()
+            docker = private.docker
+        try:
+            yield docker, private
+        finally:
+            if private:
+                private.stop()
+            if not keep:
+                shutil.rmtree(data)
 
 
 class Rules:
@@ -254,6 +268,7 @@ class Private:
                     f"--bip={RANGE.format(0).replace('.0/', '.1/')}",
                     f"--default-address-pool=base={RANGE.format(0).replace('/24', '/16')},size=24",
                     "--storage-driver=overlay2",
+                    f"--cgroup-parent=/{GROUP}",
                 ],
                 env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
@@ -287,7 +302,17 @@ class Private:
             if link == "docker0" or link.startswith("br-"):
                 subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False)
         self.rules.put_back()
+        remove_groups(GROUP)
         shutil.rmtree(self.run, ignore_errors=True)
+
+
+def remove_groups(name: str) -> None:
+    """Remove a control group that has no process any more, in every hierarchy."""
+    for top in (GROUPS, *GROUPS.iterdir()):
+        if (top / name).is_dir():
+            for folder in sorted((path for path in (top / name).rglob("*") if path.is_dir()), reverse=True):
+                folder.rmdir()
+            (top / name).rmdir()
 
 
 def restoring(rules: str) -> str:

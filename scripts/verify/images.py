@@ -216,6 +216,10 @@ def debootstrap(suite: str, root: Path, tools: Path) -> None:
     settings = root / "etc/dpkg/dpkg.cfg.d"
     settings.mkdir(parents=True)
     (settings / "unsafe-io").write_text("force-unsafe-io\n")
+    settings = root / "etc/apt/apt.conf.d"
+    settings.mkdir(parents=True)
+    (settings / "no-languages").write_text('Acquire::Languages "none";\n')
+    (settings / "as-the-machine").write_text(_validity())
     variant = ["--variant=minbase", "--include=ca-certificates"]
     done = subprocess.run(
         # What it mounts in the folder goes with it, whatever happens.
@@ -242,3 +246,9 @@ def debootstrap(suite: str, root: Path, tools: Path) -> None:
     chroot = ["chroot", str(root), "sh", "-c"]
     tidy = "update-ca-certificates >/dev/null 2>&1; apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/*.log"
     subprocess.run([*chroot, tidy], env={"PATH": PATH}, check=True)
+
+
+def _validity() -> str:
+    """Whether apt takes a mirror that is behind, as this machine's apt does."""
+    command = ["apt-config", "dump", "Acquire::Check-Valid-Until"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,5 +1,6 @@
 """What `make compose-verify` is made of, as far as it needs no engine; the command itself runs on demand."""
 
+import fcntl
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from scripts.compose_env import demanded
 from scripts.stack.debian import mirror
 from scripts.verify import engine
-from scripts.verify.compose import PORT_OFFSET, write_environment
+from scripts.verify.compose import PORT_OFFSET, gigabytes, needed, write_environment
 from scripts.verify.images import STAND_INS, dockerfiles, foreign, image_name, repository, stand_in
 from tallyhouse.settings import ROOT, STACK_ENV
 
@@ -63,6 +64,45 @@ def test_rules_of_others_are_put_back_and_tables_that_were_not_there_are_emptied
     assert restored.startswith(theirs)
     assert re.findall(r"^\*(\w+)$", restored, re.MULTILINE) == ["filter", "nat"]
     assert "-A" not in restored.removeprefix(theirs)
+
+
+def test_a_service_brings_the_images_of_those_that_it_waits_for() -> None:
+    own, others = needed(["consumer"])
+    assert [image_name(file) for file in own] == ["tallyhouse-consumer"]
+    assert {repository(name) for name in others} == {
+        "python",
+        "redpandadata/redpanda",
+        "clickhouse/clickhouse-server",
+    }
+    assert needed([]) == (dockerfiles(), foreign())
+
+
+def test_memory_is_read_as_the_engine_says_it() -> None:
+    assert gigabytes("1.5GiB / 3GiB") == pytest.approx(1.61, abs=0.01)
+    assert gigabytes("512MiB / 1GiB") == pytest.approx(0.537, abs=0.001)
+    with pytest.raises(engine.EngineError, match="docker stats"):
+        gigabytes("-- / --")
+
+
+def test_two_do_not_share_a_folder(tmp_path: Path) -> None:
+    data = tmp_path / "verify"
+    with (tmp_path / ".verify.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with (
+            pytest.raises(engine.EngineError, match="another one uses"),
+            engine.engine(tmp_path, data, keep=False),
+        ):
+            pytest.fail("it started")
+    assert data.is_dir(), "it is the other one's"
+
+
+def test_control_groups_go_with_all_below_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "GROUPS", tmp_path)
+    for folder in ("ours/a/b", "cpu/ours/c", "cpu/theirs", "memory/theirs"):
+        (tmp_path / folder).mkdir(parents=True)
+    engine.remove_groups("ours")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"cpu", "cpu/theirs", "memory", "memory/theirs"}
 
 
 def test_debians_packages_come_from_where_the_machines_do() -> None:
