@@ -107,6 +107,8 @@ def take_census(
         None where `ods` has no live row: nothing can be deleted then.
     """
     with warehouse.transaction():
+        # One snapshot: a row is found again where it lies.
+        warehouse.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         live = _one(warehouse, _sql("SELECT count(*) FROM ods.{t} WHERE _deleted_at IS NULL", contract))
         if not live:
             return None
@@ -116,13 +118,12 @@ def take_census(
         # What `ods` has live; a deleted row keeps its place there.
         warehouse.execute(
             _sql(
-                "CREATE TEMP TABLE live_keys ON COMMIT DROP AS SELECT {k} AS k FROM ods.{t} AS o "
-                "WHERE o._deleted_at IS NULL",
+                "CREATE TEMP TABLE live_keys ON COMMIT DROP AS SELECT {k} AS k, o.ctid AS place "
+                "FROM ods.{t} AS o WHERE o._deleted_at IS NULL",
                 contract,
             )
         )
         for name in ("batch_keys", "live_keys"):
-            warehouse.execute(f"CREATE INDEX ON {name} (k)".encode())
             warehouse.execute(f"ANALYZE {name}".encode())
         if whole_at is not None:
             warehouse.execute("INSERT INTO source_keys (k) SELECT DISTINCT k FROM batch_keys")
@@ -136,7 +137,6 @@ def take_census(
             census, differing = _compare(snapshot, warehouse, buckets)
             stage(warehouse, "source_keys (k, c)", snapshot.keys(buckets, differing))
             snapshot.close()
-        warehouse.execute("CREATE INDEX ON source_keys (k)")
         warehouse.execute("ANALYZE source_keys")
         return _differences(warehouse, contract, census, buckets, differing, replica_lag)
 
@@ -172,8 +172,9 @@ def _compare(
     here = {
         int(b): (int(count), int(total))
         for b, count, total in warehouse.execute(
-            "SELECT mod(k, %s) AS b, count(*), sum(k) FROM (SELECT k FROM live_keys UNION "
-            "SELECT k FROM batch_keys) AS x GROUP BY b",
+            "SELECT mod(k, %s) AS b, count(*), sum(k) FROM (SELECT k FROM live_keys UNION ALL "
+            "SELECT DISTINCT k FROM batch_keys AS x WHERE NOT EXISTS "
+            "(SELECT 1 FROM live_keys AS y WHERE y.k = x.k)) AS x GROUP BY b",
             (buckets,),
         ).fetchall()
     }
@@ -204,16 +205,17 @@ def _differences(
     left = alone("(SELECT DISTINCT k FROM batch_keys)", ("source_keys",), "count(*), coalesce(sum(x.k), 0)")
     came = alone("source_keys", ("live_keys", "batch_keys"), "count(*), coalesce(sum(x.k), 0), min(x.c)")
     columns = sql.SQL(", ").join(sql.SQL(ods_value(contract.column(name))) for name in contract.key)
-    gone = warehouse.execute(
-        _sql(
-            "SELECT {c}, x.k FROM ods.{t} AS o CROSS JOIN LATERAL (SELECT {k} AS k) AS x "
-            f"WHERE o._deleted_at IS NULL AND {looked_at} "
-            "AND NOT EXISTS (SELECT 1 FROM source_keys AS y WHERE y.k = x.k) "
-            "AND NOT EXISTS (SELECT 1 FROM batch_keys AS y WHERE y.k = x.k)",
-            contract,
-            c=columns,
-        ),
+    warehouse.execute(
+        (
+            "CREATE TEMP TABLE gone_keys ON COMMIT DROP AS SELECT x.k, x.place FROM live_keys AS x "
+            f"WHERE {looked_at} AND NOT EXISTS (SELECT 1 FROM source_keys AS y WHERE y.k = x.k) "
+            "AND NOT EXISTS (SELECT 1 FROM batch_keys AS y WHERE y.k = x.k)"
+        ).encode(),
         bound,
+    )
+    warehouse.execute("ANALYZE gone_keys")
+    gone = warehouse.execute(
+        _sql("SELECT {c}, x.k FROM gone_keys AS x JOIN ods.{t} AS o ON o.ctid = x.place", contract, c=columns)
     ).fetchall()
     missing: list[tuple[int, datetime]] = []
     if replica_lag is not None:

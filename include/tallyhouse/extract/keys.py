@@ -81,8 +81,8 @@ class Snapshot:
     def buckets(self, buckets: int) -> dict[int, tuple[int, int]]:
         """By bucket, its keys and the sum of their numbers."""
         self.cursor.execute(
-            f"SELECT MOD({self.number}, {buckets}) AS b, COUNT(*), SUM({self.number}) FROM {self.table} AS w "
-            "GROUP BY b"
+            f"SELECT MOD(k, {buckets}) AS b, COUNT(*), SUM(k) FROM (SELECT {self.number} AS k "
+            f"FROM {self.table} AS w {self._once}) AS x GROUP BY b"
         )
         return {int(b): (int(count), int(total)) for b, count, total in self.cursor.fetchall()}
 
@@ -101,11 +101,10 @@ class Snapshot:
     def row_buckets(self, outside: str, slice_: str, bucket: str) -> dict[int, tuple[int, int, int]]:
         """By bucket, its rows outside the window, and the sums of their keys' and their own digests."""
         columns = f"{self.number} AS k, {row_number(self.dialect, self.contract)} AS d"
-        # PostgreSQL would otherwise compute a digest wherever it is named.
-        fence = " OFFSET 0" if self.dialect == "postgres" else ""
+        rows = f"SELECT {columns} FROM {self.table} AS w WHERE {outside} AND {slice_.format(k=self.number)}"
         self.cursor.execute(
-            f"SELECT {bucket.format(k='k')} AS b, COUNT(*), SUM(k), SUM(d) FROM (SELECT {columns} FROM "
-            f"{self.table} AS w WHERE {outside} AND {slice_.format(k=self.number)}{fence}) AS x GROUP BY b"
+            f"SELECT {bucket.format(k='k')} AS b, COUNT(*), SUM(k), SUM(d) "
+            f"FROM ({rows} {self._once}) AS x GROUP BY b"
         )
         return {int(b): (int(count), int(keys), int(rows)) for b, count, keys, rows in self.cursor.fetchall()}
 
@@ -119,6 +118,11 @@ class Snapshot:
             condition = f"{outside} AND {slice_.format(k=self.number)} AND {chosen}"
             for key, digest, at in self._stream(columns, condition):
                 yield int(key), int(digest), _with_zone(at)
+
+    @property
+    def _once(self) -> str:
+        """Ends a sub-query whose columns would otherwise be computed again wherever they are named."""
+        return "OFFSET 0" if self.dialect == "postgres" else "LIMIT 18446744073709551615"
 
     def close(self) -> None:
         """Ends the snapshot."""
