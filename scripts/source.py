@@ -123,10 +123,16 @@ def access_by_url(source: str, url: str) -> Access:
         "login": unquote(parts.username),
     }
     extra = dict(parse_qsl(parts.query, keep_blank_values=True))
+    known = connections().get(conn_id)
+    if known and {name: _filled(known.get(name)) for name in place} != place:
+        raise RefusedError(
+            f"config/connections.yaml leads {conn_id} to another place than the URL; change it there, and "
+            "run without URL"
+        )
     setting = f"{conn_id.upper()}_PASSWORD"
     password = unquote(parts.password) if parts.password is not None else asked_password(setting)
     entry = drafts.connection(conn_id, engine, place, extra, setting)
-    return Access(engine, conn_id, place, extra, password, entry if conn_id not in connections() else None)
+    return Access(engine, conn_id, place, extra, password, None if known else entry)
 
 
 def access_by_connection(source: str) -> Access:
@@ -175,6 +181,13 @@ def asked_password(setting: str) -> str:
 def show(plan: Plan, access: Access, catalogue: Catalogue) -> None:
     """Prints what was found, decided and would be written."""
     print(f"{catalogue.database}: {catalogue.version.splitlines()[0]}")
+    if catalogue.clock_off:
+        print(
+            f"The server's wall clock is {catalogue.clock_off} s away from UTC. Times without a zone are "
+            "taken as they stand there, and called UTC in the warehouse."
+        )
+    if catalogue.replica:
+        print("The server is a replica or read-only: say `replica_lag` in the contract.")
     for one in plan.tables:
         profile = plan.profiles[one.name]
         renamed = "" if one.name == one.table.name else f" -> ods.{one.name}"

@@ -304,6 +304,7 @@ def test_bad_input_gets_one_line_and_nothing_written(checkout: Checkout, mysql_u
         ("orders", {"URL": mysql_url}, "the source orders was written by hand"),
         ("Shipping", {"URL": mysql_url}, "NAME='Shipping': use lower-case letters"),
         ("shipping", {}, "there is no source shipping yet"),
+        (MYSQL, {"URL": mysql_url + "_2"}, "leads mysql_shapes to another place than the URL"),
         ("shipping", {"URL": "oracle://x@y/z"}, "URL: such as mysql://user@host:3306/database"),
         ("shipping", {"URL": mysql_url}, "the password: set MYSQL_SHIPPING_PASSWORD"),
         ("shipping", {"URL": mysql_url, "MYSQL_SHIPPING_PASSWORD": "no"}, "cannot be entered as"),

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from scripts.stack.context import Stack, StackError, render_connections
+from tallyhouse.contracts import load_source
+from tallyhouse.contracts.load import OVERLAYS
 from tallyhouse.settings import ROOT
 
 TEMPLATE = ROOT / "config" / "connections.yaml"
@@ -32,7 +34,7 @@ def values() -> dict[str, str]:
 def test_every_connection_is_filled(values: dict[str, str]) -> None:
     text = render_connections(TEMPLATE, values)
     found = yaml.safe_load(text)
-    assert set(found) == IDS
+    assert set(found) == IDS | {load_source(path.stem).conn_id for path in OVERLAYS.glob("*.yaml")}
     assert "${" not in text
     for name, connection in found.items():
         assert connection["conn_type"], name

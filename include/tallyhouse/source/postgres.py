@@ -34,8 +34,9 @@ SELECT a.attrelid, a.attnum, a.attname,
         ELSE format_type(a.atttypid, a.atttypmod)
     END,
     NOT (a.attnotnull OR t.typnotnull),
-    a.attidentity <> '' OR coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', FALSE),
+    a.attidentity <> '',
     a.attgenerated <> '',
+    coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
     t.typname = 'citext',
     ARRAY(SELECT e.enumlabel::text FROM pg_enum AS e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder),
     coalesce(col_description(a.attrelid, a.attnum), '')
@@ -60,16 +61,14 @@ _REFERENCES = """
 SELECT r.conrelid, c.relname FROM pg_constraint AS r JOIN pg_class AS c ON c.oid = r.confrelid
 WHERE r.contype = 'f' AND r.conrelid = ANY($1)
 """
-# Row by row, before an UPDATE, and not switched off.
+# Row by row, before an UPDATE, and not switched off; whether before an INSERT as well.
 _TRIGGERS = """
-SELECT t.tgrelid, p.prosrc FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+SELECT t.tgrelid, p.prosrc, (t.tgtype & 4) = 4 FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
 WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 19) = 19 AND t.tgrelid = ANY($1)
 """
-_STAMP = re.compile(
-    r'\bnew\s*\.\s*"?(?P<column>[^\s":=]+)"?\s*:?=\s*'
-    r"(?:now\s*\(|current_timestamp|clock_timestamp\s*\(|transaction_timestamp\s*\(|statement_timestamp\s*\()",
-    re.IGNORECASE,
-)
+_NOW = r"(?:now\s*\(|current_timestamp|(?:clock|transaction|statement)_timestamp\s*\()"
+_STAMP = re.compile(rf'\bnew\s*\.\s*"?(?P<column>[^\s":=]+)"?\s*:?=\s*{_NOW}', re.IGNORECASE)
+_DEFAULT_NOW = re.compile(_NOW, re.IGNORECASE)
 
 
 def read(connection: psycopg.Connection[Any]) -> Catalogue:
@@ -87,12 +86,20 @@ def read(connection: psycopg.Connection[Any]) -> Catalogue:
             return cursor.execute(query, (oids,)).fetchall()
 
     stamps: dict[int, set[str]] = {}
-    for oid, text in ask(_TRIGGERS):
-        stamps.setdefault(oid, set()).update(match["column"] for match in _STAMP.finditer(text))
+    from_the_start: set[tuple[int, str]] = set()
+    for oid, text, inserts in ask(_TRIGGERS):
+        named = {match["column"] for match in _STAMP.finditer(text)}
+        stamps.setdefault(oid, set()).update(named)
+        from_the_start |= {(oid, name) for name in named if inserts}
     columns: dict[int, list[CatalogueColumn]] = {}
     numbered: dict[tuple[int, int], str] = {}
-    for oid, number, name, *rest in ask(_COLUMNS):
-        columns.setdefault(oid, []).append(_column(name, *rest, stamped=name in stamps.get(oid, ())))
+    for oid, number, name, declared, nullable, identity, computed, default, *rest in ask(_COLUMNS):
+        counts_up = identity or default.startswith("nextval(")
+        stamped = name in stamps.get(oid, ()) and (
+            (oid, name) in from_the_start or _DEFAULT_NOW.match(default) is not None
+        )
+        column = _column(name, declared, nullable, counts_up, computed, *rest, stamped=stamped)
+        columns.setdefault(oid, []).append(column)
         numbered[oid, number] = name
     unique: dict[int, list[UniqueIndex]] = {}
     indexed: dict[int, set[str]] = {}

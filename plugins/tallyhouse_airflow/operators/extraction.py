@@ -231,7 +231,8 @@ class DatabaseToLakeOperator(ExtractionOperator):
     def check_tables(self, tables: list[TableContract]) -> None:
         """Asks the server for its set-up and its tables' columns."""
         with closing(self.connect()) as source:
-            self.check_server(source)
+            if any(table.cursor for table in tables):
+                self.check_server(source)
             for table in tables:
                 check_columns(source, self.engine, table)
                 warn_of_slow_cursor(source, self.engine, table)
@@ -283,7 +284,7 @@ class DatabaseToLakeOperator(ExtractionOperator):
         """
 
     def check_server(self, connection: Any) -> None:
-        """Makes sure that the server is set up as extraction needs it; nothing to ask by default.
+        """Makes sure that the server is set up as windows need it; nothing to ask by default.
 
         Raises:
             TallyhouseError: It is not.
