@@ -21,6 +21,7 @@ from clickhouse_connect.driver.client import Client
 from psycopg import sql
 
 from tallyhouse.migrate import migrate_target
+from tallyhouse.servers import MySqlServer
 from tallyhouse.settings import ROOT, Settings, load_settings
 from tests.store_servers import other_engine
 
@@ -102,6 +103,17 @@ class MySqlScratch:
         self.settings = settings
         self.name = name
         self.cursor = cursor
+
+    @property
+    def server(self) -> MySqlServer:
+        """How the extraction account enters it."""
+        return MySqlServer(
+            host=self.settings.mysql_orders_host,
+            port=self.settings.mysql_orders_port,
+            user=self.settings.etl_reader_user,
+            password=self.settings.etl_reader_password,
+            database=self.name,
+        )
 
     def create(self, schema: str) -> None:
         """Runs a generated schema of `sql/oltp/`."""

@@ -253,7 +253,10 @@ def airflow(stack: Stack, args: argparse.Namespace) -> int:
     dag_id = next((word for word in args.arguments[2:] if not word.startswith("-")), None)
     guard: AbstractContextManager[None] = nullcontext()
     if args.arguments[:2] == ["dags", "test"] and dag_id and Supervisor(stack).alive():
-        guard = StackAirflow(stack).paused(dag_id)
+        api = StackAirflow(stack)
+        if any((stack.root / "dags").rglob(f"{dag_id}.py")):
+            api.wait_for_dags([dag_id])  # it may be new
+        guard = api.paused(dag_id)
     with guard:
         return subprocess.run(command, env=stack.environment, cwd=stack.root, check=False).returncode
 

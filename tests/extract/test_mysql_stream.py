@@ -17,7 +17,6 @@ from tallyhouse.extract import mysql as source
 from tallyhouse.extract.preflight import check_columns
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.lake import Lake, Manifest, find_manifests
-from tallyhouse.servers import MySqlServer
 
 pytestmark = pytest.mark.integration
 
@@ -75,18 +74,8 @@ ROWS = st.lists(
 )
 
 
-def address(scratch) -> MySqlServer:
-    return MySqlServer(
-        host=scratch.settings.mysql_orders_host,
-        port=scratch.settings.mysql_orders_port,
-        user=scratch.settings.etl_reader_user,
-        password=scratch.settings.etl_reader_password,
-        database=scratch.name,
-    )
-
-
 def take(scratch, lake: Lake, watermark: datetime | None = None, run_id: str = "r1") -> Manifest:
-    stream = source.open_stream(address(scratch), TABLE, watermark, batch_rows=5)
+    stream = source.open_stream(scratch.server, TABLE, watermark, batch_rows=5)
     return write_batch(stream, lake, TABLE, run_id=run_id, attempt=1, watermark=watermark)
 
 
@@ -174,7 +163,7 @@ def test_the_window_takes_its_lower_bound_in(mysql_scratch, tmp_path: Path) -> N
 def test_what_commits_while_the_stream_is_read_is_not_in_it(mysql_scratch, tmp_path: Path) -> None:
     mysql_scratch.cursor.execute(DDL)
     insert(mysql_scratch, [dict.fromkeys(TYPES) | {"id": f"{number:05d}"} for number in range(2000)])
-    stream = source.open_stream(address(mysql_scratch), TABLE, None, batch_rows=5)
+    stream = source.open_stream(mysql_scratch.server, TABLE, None, batch_rows=5)
     insert(mysql_scratch, [dict.fromkeys(TYPES) | {"id": "late"}])
     lake = Lake.local(str(tmp_path))
     manifest = write_batch(stream, lake, TABLE, run_id="r1", attempt=1, watermark=None)
@@ -190,7 +179,7 @@ def test_long_rows_come_in_small_batches(mysql_scratch, tmp_path: Path) -> None:
     )
     columns = tuple(Column(name, ColumnType.parse(one), False) for name, one in LONG.items())
     table = TableContract("scratch", "oddities", columns, ("id",), None, (), ())
-    stream = source.open_stream(address(mysql_scratch), table, None)
+    stream = source.open_stream(mysql_scratch.server, table, None)
     sizes = [(batch.num_rows, batch.nbytes) for batch in stream.batches]
     assert sum(rows for rows, _ in sizes) == 700
     assert max(size for _, size in sizes) <= source.BATCH_BYTES + 700 * 8  # and the offsets
@@ -216,7 +205,7 @@ def test_a_stream_that_breaks_commits_nothing(mysql_scratch, tmp_path: Path) -> 
     mysql_scratch.cursor.execute(DDL)
     insert(mysql_scratch, [dict.fromkeys(TYPES) | {"id": "a"}])
     lake = Lake.local(str(tmp_path))
-    stream = source.open_stream(address(mysql_scratch), TABLE, None)
+    stream = source.open_stream(mysql_scratch.server, TABLE, None)
     broken = type(stream)(
         statement=replace(stream.statement, rows=2),
         batches=stream.batches,

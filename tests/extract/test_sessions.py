@@ -12,7 +12,6 @@ from tallyhouse.extract import mysql as mysql_source
 from tallyhouse.extract import postgres as postgres_source
 from tallyhouse.extract.to_raw import write_batch
 from tallyhouse.lake import Lake
-from tallyhouse.servers import MySqlServer
 
 pytestmark = pytest.mark.integration
 
@@ -96,14 +95,7 @@ def test_a_mysql_sessions_settings_are_ours(mysql_scratch, tmp_path: Path) -> No
     odd = "SET NAMES latin1, sql_mode = 'PAD_CHAR_TO_FULL_LENGTH,ANSI_QUOTES,NO_BACKSLASH_ESCAPES', "
     odd += "time_zone = '+03:00', sql_select_limit = 1"
     table = contract("mysql", types)
-    settings = mysql_scratch.settings
-    address = MySqlServer(
-        host=settings.mysql_orders_host,
-        port=settings.mysql_orders_port,
-        user=settings.etl_reader_user,
-        password=settings.etl_reader_password,
-        database=mysql_scratch.name,
-    )
+    address = mysql_scratch.server
     cursor.execute("SET GLOBAL init_connect = %s", (odd,))
     try:
         rows = in_raw(mysql_source.open_stream(address, table, None), table, tmp_path)

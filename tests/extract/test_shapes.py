@@ -39,18 +39,9 @@ def rows(server: MySqlServer, table: TableContract, lake: Lake, run_id: str) -> 
 
 
 def test_every_shape_is_taken_and_keys_are_what_the_collation_says(mysql_scratch, tmp_path: Path) -> None:
-    for statement in SHAPES.read_text(encoding="utf-8").split(";\n"):
-        if statement.strip():
-            mysql_scratch.cursor.execute(statement)
+    mysql_scratch.create(SHAPES.read_text(encoding="utf-8"))
     mysql_scratch.cursor.execute("CREATE TABLE nothing (`if` INT, UNIQUE KEY (`if`))")
-    settings = mysql_scratch.settings
-    server = MySqlServer(
-        host=settings.mysql_orders_host,
-        port=settings.mysql_orders_port,
-        user=settings.etl_reader_user,
-        password=settings.etl_reader_password,
-        database=mysql_scratch.name,
-    )
+    server = mysql_scratch.server
     contract, lake = contract_of(server), Lake.local(tmp_path)
     with closing(server.connect()) as connection:
         for table in contract.tables:
