@@ -31,7 +31,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.extract.subject import PREFIX, lake_of
+from benchmarks.extract.ours import PREFIX, lake_of
 from benchmarks.extract.table import NAME, STORE, create_in_postgres, fill
 from scripts.stack import environments, lifecycle, readiness
 from scripts.stack.context import Stack, StackError, console
@@ -46,7 +46,7 @@ FLOOR, OURS = "floor", "tallyhouse"
 
 
 @dataclass(frozen=True)
-class Subject:
+class Contender:
     """What is measured.
 
     Attributes:
@@ -66,20 +66,20 @@ class Subject:
     before: Callable[[], None] = lambda: None
 
 
-def measure(stack: Stack, subject: Subject) -> tuple[float, int, int]:
-    """Runs a subject once: its seconds, its rows (0 where it does not say), its peak in MB.
+def measure(stack: Stack, contender: Contender) -> tuple[float, int, int]:
+    """Runs a contender once: its seconds, its rows (0 where it does not say), its peak in MB.
 
     Raises:
         StackError: It failed.
     """
-    subject.before()
-    log = stack.logs / "bench-subject.log"
-    with log.open("wb") as errors, (stack.run / "bench-subject.out").open("w+b") as out:
+    contender.before()
+    log = stack.logs / "bench-contender.log"
+    with log.open("wb") as errors, (stack.run / "bench-contender.out").open("w+b") as out:
         began = time.perf_counter()
         process = subprocess.Popen(
-            subject.command,
+            contender.command,
             cwd=ROOT,
-            env=os.environ | stack.environment | subject.environment,
+            env=os.environ | stack.environment | contender.environment,
             stdout=out,
             stderr=errors,
         )
@@ -89,23 +89,23 @@ def measure(stack: Stack, subject: Subject) -> tuple[float, int, int]:
         out.seek(0)
         said = out.read().decode().strip().splitlines()
     if process.returncode:
-        raise StackError(f"{subject.case} {subject.name}: exit {process.returncode}; see {log}")
+        raise StackError(f"{contender.case} {contender.name}: exit {process.returncode}; see {log}")
     answer = json.loads(said[-1]) if said and said[-1].startswith("{") else {}
     return answer.get("seconds", seconds), answer.get("rows", 0), usage.ru_maxrss // 1024
 
 
-def ours(case: str, engine: str, *arguments: str) -> Subject:
+def ours(case: str, engine: str, *arguments: str) -> Contender:
     """The product's own way."""
-    command = [sys.executable, "-m", "benchmarks.extract.subject", *arguments]
-    return Subject(case, OURS, engine, command, {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"})
+    command = [sys.executable, "-m", "benchmarks.extract.ours", *arguments]
+    return Contender(case, OURS, engine, command, {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"})
 
 
-def wire_floor(stack: Stack, case: str, engine: str) -> Subject:
+def wire_floor(stack: Stack, case: str, engine: str) -> Contender:
     """All rows over the wire, into nothing."""
     settings, values = stack.settings, stack.environment
     if engine == "postgres":
         command = _psql(stack, settings.pancake_db, f"\\copy (SELECT * FROM {NAME}) TO '/dev/null'")
-        return Subject(case, FLOOR, engine, command, {"PGPASSWORD": settings.postgres_password})
+        return Contender(case, FLOOR, engine, command, {"PGPASSWORD": settings.postgres_password})
     key = f"MYSQL_{STORE.upper()}"
     client = [
         str(stack.mariadb / "bin/mariadb"),
@@ -115,7 +115,7 @@ def wire_floor(stack: Stack, case: str, engine: str) -> Subject:
         *("-e", f"SELECT * FROM {NAME}", values[f"{key}_DB"]),
     ]
     command = ["sh", "-c", f"exec {shlex.join(client)} > /dev/null"]
-    return Subject(case, FLOOR, engine, command, {"MYSQL_PWD": settings.etl_reader_password})
+    return Contender(case, FLOOR, engine, command, {"MYSQL_PWD": settings.etl_reader_password})
 
 
 def _psql(stack: Stack, database: str, statement: str) -> list[str]:
@@ -127,7 +127,7 @@ def _psql(stack: Stack, database: str, statement: str) -> list[str]:
     ]
 
 
-def dlt(stack: Stack, case: str, backend: str) -> Subject:
+def dlt(stack: Stack, case: str, backend: str) -> Contender:
     """The same by dlt."""
     settings, values = stack.settings, stack.environment
     packages = ROOT / "benchmarks/extract/dlt.txt"
@@ -148,8 +148,8 @@ def dlt(stack: Stack, case: str, backend: str) -> Subject:
     if case == "load":
         lake = lake_of(settings)
         told["BENCH_PARTS"] = json.dumps([lake.path(part) for part in newest_parts(stack)])
-    command = [str(home / "bin/python"), str(ROOT / "benchmarks/extract/dlt_subject.py"), case, backend]
-    return Subject(case, f"dlt-{backend}", "mariadb", command, told)
+    command = [str(home / "bin/python"), str(ROOT / "benchmarks/extract/dlt_own.py"), case, backend]
+    return Contender(case, f"dlt-{backend}", "mariadb", command, told)
 
 
 def newest_parts(stack: Stack) -> list[str]:
@@ -159,7 +159,7 @@ def newest_parts(stack: Stack) -> list[str]:
     return sorted(key for key in parts if key.startswith(batch))
 
 
-def copy_floor(stack: Stack, csv: Path) -> Subject:
+def copy_floor(stack: Stack, csv: Path) -> Contender:
     """COPY of the same rows as CSV."""
     settings = stack.settings
 
@@ -170,24 +170,24 @@ def copy_floor(stack: Stack, csv: Path) -> Subject:
 
     statement = f"\\copy staging.{NAME}_floor FROM '{csv}' (FORMAT csv)"
     command = _psql(stack, settings.dwh_db, statement)
-    return Subject("load", FLOOR, "postgres", command, {"PGPASSWORD": settings.postgres_password}, empty)
+    return Contender("load", FLOOR, "postgres", command, {"PGPASSWORD": settings.postgres_password}, empty)
 
 
-def rounds(stack: Stack, subjects: list[Subject], number: int, rows: int) -> list[dict[str, Any]]:
-    """Every subject in turn, several times over: the medians.
+def rounds(stack: Stack, contenders: list[Contender], number: int, rows: int) -> list[dict[str, Any]]:
+    """Every contender in turn, several times over: the medians.
 
     Raises:
-        StackError: A subject failed, or took other rows than there are.
+        StackError: A contender failed, or took other rows than there are.
     """
     seen: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
     for round_ in range(number):
-        for subject in subjects:
-            seconds, taken, peak = measure(stack, subject)
+        for contender in contenders:
+            seconds, taken, peak = measure(stack, contender)
             if taken not in (0, rows):
-                raise StackError(f"{subject.case} {subject.name}: {taken} rows of {rows}")
-            seen.setdefault((subject.case, subject.name, subject.engine), []).append((seconds, peak))
+                raise StackError(f"{contender.case} {contender.name}: {taken} rows of {rows}")
+            seen.setdefault((contender.case, contender.name, contender.engine), []).append((seconds, peak))
             console.print(
-                f"  [dim]round {round_ + 1}[/] {subject.case} {subject.engine} {subject.name} {seconds:.2f} s"
+                f"  [dim]round {round_ + 1}[/] {contender.case} {contender.engine} {contender.name} {seconds:.2f} s"
             )
     return [
         {
@@ -226,19 +226,19 @@ def with_engine(engine: str, rows: int, number: int) -> list[dict[str, Any]]:
     lifecycle.start(stack, [STORES])
     try:
         engines = [engine, "postgres"] if engine == "mariadb" else [engine]
-        subjects = []
+        contenders = []
         for one in engines:
             with console.status(f"{rows:,} rows in {one}"):
                 fill(stack, one, rows)
-            subjects += [
+            contenders += [
                 wire_floor(stack, "extract", one),
                 ours("extract", one, "extract", one, "count"),
                 wire_floor(stack, "extract-digest", one),
                 ours("extract-digest", one, "extract", one, "digest"),
             ]
         if engine == "mariadb":
-            subjects[2:2] = [dlt(stack, "extract", "connectorx"), dlt(stack, "extract", "pyarrow")]
-        measured = rounds(stack, subjects, number, rows)
+            contenders[2:2] = [dlt(stack, "extract", "connectorx"), dlt(stack, "extract", "pyarrow")]
+        measured = rounds(stack, contenders, number, rows)
         if engine == "mariadb":
             csv = stack.run / "bench.csv"
             subprocess.run(
@@ -261,7 +261,7 @@ def main() -> int:
     """Runs the cases.
 
     Returns:
-        0 when every subject took all rows.
+        0 when every contender took all rows.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)

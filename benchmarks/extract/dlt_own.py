@@ -1,7 +1,7 @@
 """One measurement of dlt, in its own environment, which has nothing of this project.
 
-    python dlt_subject.py extract <connectorx|pyarrow>   # a table of MySQL -> Parquet in the lake
-    python dlt_subject.py load pyarrow                   # Parquet of the lake -> a table of PostgreSQL
+    python dlt_own.py extract <connectorx|pyarrow>   # a table of MySQL -> Parquet in the lake
+    python dlt_own.py load pyarrow                   # Parquet of the lake -> a table of PostgreSQL
 
 Where to and from is in BENCH_SOURCE, BENCH_TABLE, BENCH_LAKE (`{"bucket", "endpoint", "key", "secret"}`),
 BENCH_PARTS (paths of Parquet objects) and BENCH_WAREHOUSE. Prints `{"rows": …, "seconds": …}`; imports are
