@@ -186,9 +186,8 @@ def rounds(stack: Stack, contenders: list[Contender], number: int, rows: int) ->
             if taken not in (0, rows):
                 raise StackError(f"{contender.case} {contender.name}: {taken} rows of {rows}")
             seen.setdefault((contender.case, contender.name, contender.engine), []).append((seconds, peak))
-            console.print(
-                f"  [dim]round {round_ + 1}[/] {contender.case} {contender.engine} {contender.name} {seconds:.2f} s"
-            )
+            told = f"{contender.case} {contender.engine} {contender.name} {seconds:.2f} s"
+            console.print(f"  [dim]round {round_ + 1}[/] {told}")
     return [
         {
             "case": case,
