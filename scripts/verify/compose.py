@@ -352,6 +352,9 @@ def main() -> int:
     parser.add_argument("--scale", default="0.02", help="of the data (%(default)s)")
     parser.add_argument("services", nargs="*", metavar="service", help="only these, with what they need")
     args = parser.parse_args()
+    # Either ends it in order, also where a shell in the background has it ignore them.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     stack = Stack()
     stack.make_folders()
     folder = stack.cache / "verify"
