@@ -19,7 +19,8 @@ from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from spark_jobs.typed import typed
 from tallyhouse.contracts import load_pipeline
-from tallyhouse.lake import committed_batches
+from tallyhouse.contracts.evolve import evolved
+from tallyhouse.lake import check_parts, committed_batches
 
 log = logging.getLogger("spark_jobs.check")
 
@@ -38,6 +39,9 @@ def check(pipeline_name: str, run_id: str) -> None:
     pipeline = load_pipeline(pipeline_name)
     lake = JobLake.from_environment()
     batches = committed_batches(lake.lake, pipeline.tables, run_id)
+    for committed in batches.values():
+        check_parts(lake.lake, committed, contents=True)
+    pipeline = evolved(pipeline, {name: batch.evolved for name, batch in batches.items()})
     with ThreadPoolExecutor(1) as aside:
         # Great Expectations takes as long to import as the JVM to start: side by side.
         importing = aside.submit(import_module, "tallyhouse.quality.gate_spark")

@@ -23,6 +23,7 @@ from spark_jobs.main import run_job
 from spark_jobs.session import build_session
 from spark_jobs.typed import BadValuesError
 from tallyhouse.contracts import PipelineContract, load_pipeline
+from tallyhouse.contracts.evolve import evolved
 from tallyhouse.extract.to_raw import write_parts
 from tallyhouse.lake import Lake, Manifest, committed_batches
 from tallyhouse.models import definition
@@ -48,6 +49,7 @@ def transform(pipeline_name: str, run_id: str) -> None:
     pipeline = load_pipeline(pipeline_name)
     lake = JobLake.from_environment()
     batches = committed_batches(lake.lake, pipeline.tables, run_id)
+    pipeline = evolved(pipeline, {name: batch.evolved for name, batch in batches.items()})
     unique = unique_batches(lake.lake, pipeline.name, run_id, batches)
     report_key = f"report/{pipeline.name}/run={run_id}/transform.json"
 

@@ -232,6 +232,17 @@ def close_run(connection: psycopg.Connection[Any], run_id: str, failure: dict[st
     return str(row[0]) if row else "failed"
 
 
+def last_published(connection: psycopg.Connection[Any], tables: Iterable[str]) -> dict[str, str]:
+    """The last published run that took each table, by the table's name; without those that none took."""
+    with connection.transaction():
+        rows = connection.execute(
+            "SELECT t, (SELECT r.run_id FROM etl.run AS r WHERE r.status = 'published' AND t = ANY(r.tables) "
+            "ORDER BY r.published_at DESC LIMIT 1) FROM unnest(%s::text[]) AS t",
+            (list(tables),),
+        ).fetchall()
+    return {table: run_id for table, run_id in rows if run_id}
+
+
 def read_watermarks(
     connection: psycopg.Connection[Any], tables: Iterable[TableContract]
 ) -> dict[str, datetime | None]:

@@ -1,9 +1,10 @@
 """Extraction is tested on MariaDB 11.4 and on MySQL 9.7, whichever of them the stack's stores run on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mysql.connector
 import psycopg
 import pytest
 
@@ -55,3 +56,20 @@ def nights(
         }
         connections(monkeypatch, postgres_scratch, reader)
         yield Nights("mysql", scratch.cursor, postgres_scratch, lake, monkeypatch)
+
+
+@pytest.fixture
+def another(nights: Any, settings: Settings) -> Callable[[], Any]:
+    """Opens a second connection of the source's owner."""
+    if nights.engine == "postgres":
+        return lambda: psycopg.connect(nights.warehouse, autocommit=True)
+    nights.source.execute("SELECT DATABASE()")
+    ((database,),) = nights.source.fetchall()
+    return lambda: mysql.connector.connect(
+        host=settings.mysql_orders_host,
+        port=settings.mysql_orders_port,
+        user="root",
+        password=settings.mysql_root_password,
+        database=database,
+        autocommit=True,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,10 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from spark_jobs import transform as jobs
 from tallyhouse.contracts import Column, ColumnType, PipelineContract, SourceContract, TableContract
+from tallyhouse.extract.stream import SourceStream
 from tallyhouse.lake import Lake, Manifest
 from tallyhouse.ledger import Line
 from tallyhouse.publish.postgres import publish
@@ -67,6 +70,7 @@ class Nights:
         engine: `mysql` or `postgres`.
         source: A cursor of the source's owner; what it executes is committed.
         contract: What is promised of the source; a test may put another one in its place.
+        between: What happens once a stream is open and before its rows are written.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class Nights:
     ) -> None:
         self.engine, self.source, self.warehouse, self.lake = engine, source, warehouse, lake
         self.contract = SourceContract("scratch", engine, "scratch", (things(engine=engine),))
+        self.between: Callable[[], None] | None = None
         patch.setattr(jobs, "load_pipeline", lambda _: self.pipeline)
         patch.setenv("LAKE_BASE", Path(lake.root).as_uri())
         patch.setenv("DWH_CONNINFO", warehouse)
@@ -141,6 +146,10 @@ class Nights:
             contract = property(lambda _: nights.contract)
             lake_hook = SimpleNamespace(get_lake=lambda: nights.lake)
 
+            def open_stream(self, *asked: Any) -> SourceStream:
+                stream = super().open_stream(*asked)
+                return replace(stream, batches=nights.stalled(stream.batches))
+
         operator = Operator(
             task_id="scratch", source="scratch", run_id=run_id, dwh_conn_id="pg_scratch", **asked
         )
@@ -152,6 +161,12 @@ class Nights:
             }
         )
         return Manifest.from_json(self.lake.read_json(done["things"]["key"]))
+
+    def stalled(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The rows of a stream, with what a test does before the first of them is handed on."""
+        if self.between:
+            self.between()
+        yield from batches
 
     def publish(self, run_id: str) -> list[Line]:
         """The rest of a run; publishing raises unless its ledger closes."""

@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from tallyhouse.contracts import load_source
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.lake import Lake, Manifest, Part, commit, find_manifests
+from tallyhouse.lake import Lake, Manifest, Part, check_parts, commit, find_manifests, sweep
 
 TABLE = load_source("orders").table("orders")
 
@@ -84,3 +85,38 @@ def test_a_server_that_is_down_is_a_passing_trouble() -> None:
         lake.check()
     assert caught.value.transient
     assert "\n" not in str(caught.value)
+
+
+def batch(lake: Lake, attempt: int, content: bytes) -> Manifest:
+    key = f"raw/orders/orders/run=r1/attempt={attempt}/part-00000.parquet"
+    with lake.create(key) as sink:
+        sink.write(content)
+    return replace(manifest(attempt), parts=(Part(key, 1, sink.size, sink.sha256),))
+
+
+def test_a_part_that_is_missing_or_damaged_is_named(lake: Lake, tmp_path: Path) -> None:
+    whole = batch(lake, 1, b"as it was written")
+    check_parts(lake, whole, contents=True)
+    part = tmp_path / whole.parts[0].key
+    part.write_bytes(b"as it was not there")
+    with pytest.raises(TallyhouseError, match=r"orders\.orders: .*part-00000.parquet has 19 bytes, 17 were"):
+        check_parts(lake, whole)
+    part.write_bytes(b"as it was WRITTEN")
+    check_parts(lake, whole)
+    with pytest.raises(TallyhouseError, match=r"is damaged: .*Clear the extraction of that source") as caught:
+        check_parts(lake, whole, contents=True)
+    assert not caught.value.transient
+    part.unlink()
+    with pytest.raises(TallyhouseError, match=r"part-00000.parquet is missing"):
+        check_parts(lake, whole)
+
+
+def test_what_a_try_left_without_a_commit_is_swept_by_the_next_one_that_commits(lake: Lake) -> None:
+    commit(lake, batch(lake, 1, b"committed: another table failed after it"))
+    batch(lake, 2, b"died")
+    last = batch(lake, 3, b"whole")
+    commit(lake, last)
+    batch(lake, 4, b"a later one that is still being written")
+    assert sweep(lake, last) == 1
+    left = {key.split("/")[4] for key in lake.keys("raw/orders/orders/run=r1") if key.endswith(".parquet")}
+    assert left == {"attempt=1", "attempt=3", "attempt=4"}

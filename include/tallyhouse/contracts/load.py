@@ -82,7 +82,7 @@ def read_source(name: str, overlay: dict[str, Any], dbml_text: str) -> SourceCon
             for table in tables
         ),
         files={table: content["file"] for table, content in tables.items() if content and "file" in content},
-        **{key: overlay[key] for key in ("overlap", "clock", "replica_lag") if key in overlay},
+        **{key: overlay[key] for key in ("overlap", "clock", "replica_lag", "give_way") if key in overlay},
     )
     source.validate()
     return source
@@ -236,6 +236,8 @@ def _table(source: str, engine: str, dbml: DbmlTable, overlay: dict[str, Any]) -
         deletes=overlay.get("deletes", "mark"),
         delete_limit=overlay.get("delete_limit", 0.2),
         source_name=str(overlay.get("table") or ""),
+        schema_changes=overlay.get("schema_changes", "freeze"),
+        left_out=tuple(overlay.get("left_out", ())),
         row_digests=overlay.get("row_digests", ROW_DIGESTS if has_changes else None),
     )
     if engine not in DATABASES and contract.row_digests is not None:

@@ -110,6 +110,9 @@ class TableContract:
         delete_limit: Share of the live rows that a run may mark without being told to.
         row_digests: Runs within which every row is compared with its source, whatever its cursor says; None
             for never. A table without a cursor has 1 or None: of it only what differs is taken then.
+        schema_changes: `freeze` stops where the table's definition changed; `evolve` takes columns that were
+            added or widened, and the whole table with them.
+        left_out: Columns of the source that are not taken, and whose coming is no change.
         source_name: The table's name in the source, where it is another one; also a view's.
     """
 
@@ -125,6 +128,8 @@ class TableContract:
     deletes: str = "mark"
     delete_limit: float = 0.2
     row_digests: int | None = None
+    schema_changes: str = "freeze"
+    left_out: tuple[str, ...] = ()
     source_name: str = ""
 
     @property
@@ -231,6 +236,12 @@ class TableContract:
 
     def _check_comparisons(self) -> None:
         where = self.qualified_name
+        if self.schema_changes not in ("freeze", "evolve"):
+            raise ValueError(
+                f"{where}: schema_changes {self.schema_changes!r} is neither `freeze` nor `evolve`"
+            )
+        if both := sorted(set(self.left_out) & set(self.column_names)):
+            raise ValueError(f"{where}: left_out names {both}, which the DBML has")
         if self.deletes not in ("mark", "ignore"):
             raise ValueError(f"{where}: deletes {self.deletes!r} is neither `mark` nor `ignore`")
         if type(self.delete_limit) not in (int, float) or not 0 <= self.delete_limit <= 1:
@@ -279,6 +290,8 @@ class SourceContract:
         clock: Who stamps the cursors: `server`, or `application`, whose clocks may differ by `overlap`.
         replica_lag: Seconds that a row can take to arrive on a replica, the longest transaction of its
             primary included; None for a primary.
+        give_way: Seconds after which a change of a table's definition, that waits for our reading, gets its
+            way; what was read is void then.
         files: By table, its file: owner, dataset and name. Only of the engine `files`.
     """
 
@@ -289,6 +302,7 @@ class SourceContract:
     overlap: int = 60
     clock: str = "server"
     replica_lag: int | None = None
+    give_way: int = 30
     files: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def validate(self) -> None:
@@ -301,7 +315,7 @@ class SourceContract:
             raise ValueError(
                 f"source {self.name}: clock {self.clock!r} is neither `server` nor `application`"
             )
-        for name in ("overlap", "replica_lag"):
+        for name in ("overlap", "replica_lag", "give_way"):
             seconds = getattr(self, name)
             if seconds is not None and (type(seconds) is not int or seconds < 0):
                 raise ValueError(f"source {self.name}: {name} {seconds!r} is not a number of whole seconds")

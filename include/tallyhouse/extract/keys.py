@@ -11,6 +11,7 @@ import psycopg
 
 from tallyhouse.contracts import Column, Kind, TableContract
 from tallyhouse.extract.digest import row_digest
+from tallyhouse.extract.give_way import mark
 from tallyhouse.extract.statement import SESSION, build, key_number, plain, row_number
 
 FETCH = 20_000
@@ -81,7 +82,7 @@ class Snapshot:
     def buckets(self, buckets: int) -> dict[int, tuple[int, int]]:
         """By bucket, its keys and the sum of their numbers."""
         self.cursor.execute(
-            f"SELECT MOD(k, {buckets}) AS b, COUNT(*), SUM(k) FROM (SELECT {self.number} AS k "
+            f"SELECT {mark()} MOD(k, {buckets}) AS b, COUNT(*), SUM(k) FROM (SELECT {self.number} AS k "
             f"FROM {self.table} AS w {self._once}) AS x GROUP BY b"
         )
         return {int(b): (int(count), int(total)) for b, count, total in self.cursor.fetchall()}
@@ -103,7 +104,7 @@ class Snapshot:
         columns = f"{self.number} AS k, {row_number(self.dialect, self.contract)} AS d"
         rows = f"SELECT {columns} FROM {self.table} AS w WHERE {outside} AND {slice_.format(k=self.number)}"
         self.cursor.execute(
-            f"SELECT {bucket.format(k='k')} AS b, COUNT(*), SUM(k), SUM(d) "
+            f"SELECT {mark()} {bucket.format(k='k')} AS b, COUNT(*), SUM(k), SUM(d) "
             f"FROM ({rows} {self._once}) AS x GROUP BY b"
         )
         return {int(b): (int(count), int(keys), int(rows)) for b, count, keys, rows in self.cursor.fetchall()}
@@ -140,7 +141,7 @@ class Snapshot:
         # By its own wish, MySQL's driver leaves on the server what was not asked for; psycopg has to be told.
         streaming = self.connection.cursor(*(("keys",) if self.dialect == "postgres" else ()))
         with closing(streaming) as cursor:
-            cursor.execute(f"SELECT {columns} FROM {self.table} AS w WHERE {condition}")
+            cursor.execute(f"SELECT {mark()} {columns} FROM {self.table} AS w WHERE {condition}")
             while rows := cursor.fetchmany(FETCH):
                 yield from rows
 

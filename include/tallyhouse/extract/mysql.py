@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
+from tallyhouse.extract.give_way import mark
 from tallyhouse.extract.statement import SESSION, Statement, build, plain
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_schema
 from tallyhouse.servers import MySqlServer
@@ -87,8 +88,8 @@ def _prologue(statement: Statement) -> list[str]:
         # First of all: whatever commits after this instant may be missing from the snapshot.
         "SET @at = CAST(UTC_TIMESTAMP(6) AS CHAR)",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
-        f"SELECT JSON_ARRAY(@at, {', '.join(statement.totals)}) INTO @said FROM {statement.table} AS w "
-        f"WHERE {statement.condition}",
+        f"SELECT {mark()} JSON_ARRAY(@at, {', '.join(statement.totals)}) INTO @said "
+        f"FROM {statement.table} AS w WHERE {statement.condition}",
     ]
 
 
@@ -106,7 +107,7 @@ def _query(statement: Statement, contract: TableContract) -> str:
         )
     )
     rows = f"(SELECT 1 AS one) AS h LEFT JOIN {statement.table} AS w ON {statement.condition}"
-    return f"SELECT {columns} FROM {rows}"
+    return f"SELECT {mark()} {columns} FROM {rows}"
 
 
 def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Iterator[pa.RecordBatch]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from adbc_driver_manager import Error
 
 from tallyhouse.contracts import TableContract
+from tallyhouse.extract.give_way import mark
 from tallyhouse.extract.statement import SESSION, build
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 
@@ -43,9 +44,8 @@ def open_stream(
     (at,) = cursor.fetchone()
     connection.commit()
     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    cursor.execute(
-        f"SELECT {', '.join(statement.totals)} FROM {statement.table} AS w WHERE {statement.condition}"
-    )
+    rows_of = f"FROM {statement.table} AS w WHERE {statement.condition}"
+    cursor.execute(f"SELECT {mark()} {', '.join(statement.totals)} {rows_of}")
     rows, digest, *sums = cursor.fetchone()
     return SourceStream(
         statement=SnapshotStatement(
@@ -54,11 +54,7 @@ def open_stream(
             digest=digest,
             control_totals=dict(zip(contract.control_totals, sums, strict=True)),
         ),
-        batches=_read(
-            connection,
-            cursor,
-            f"SELECT {', '.join(statement.columns)} FROM {statement.table} AS w WHERE {statement.condition}",
-        ),
+        batches=_read(connection, cursor, f"SELECT {mark()} {', '.join(statement.columns)} {rows_of}"),
     )
 
 

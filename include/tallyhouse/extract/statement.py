@@ -17,6 +17,8 @@ from tallyhouse.contracts import Column, ColumnType, Kind, TableContract
 from tallyhouse.contracts.model import Made
 from tallyhouse.extract.digest import row_digest, total
 
+LOCK_SECONDS = 60
+"""How long a statement waits for a table that somebody has locked; then the try has failed."""
 SESSION = {
     "mysql": (
         # Each server, account and client may have defaults of its own.
@@ -27,6 +29,7 @@ SESSION = {
         "SET SESSION sql_select_limit = 18446744073709551615",
         # How long the server waits while the lake takes its time.
         "SET SESSION net_write_timeout = 600",
+        f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}",
     ),
     "postgres": (
         "SET client_encoding = 'UTF8'",
@@ -39,6 +42,7 @@ SESSION = {
         "SET xmlbinary = 'base64'",
         # Tables are named with their schema; nothing else is found but the server's own functions.
         "SET search_path = pg_catalog",
+        f"SET lock_timeout = '{LOCK_SECONDS}s'",
     ),
 }
 """What is said first on every connection that reads rows."""

@@ -16,8 +16,9 @@ from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.changes import Comparison
 from tallyhouse.extract.deletes import Census
 from tallyhouse.extract.raw_digest import DIGESTS, raw_digest, raw_row_digests, sum_of
+from tallyhouse.extract.schema_drift import Checked
 from tallyhouse.extract.stream import SourceStream, wire_schema
-from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit
+from tallyhouse.lake import Lake, Manifest, Part, batch_prefix, commit, sweep
 from tallyhouse.ledger import ROWS, Hop, Line
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def write_batch(
     next_watermark: datetime | None = None,
     census: Callable[[list[str], datetime], Census | None] | None = None,
     compared: Comparison | None = None,
+    checked: Checked | None = None,
 ) -> Manifest:
     """Streams rows into Parquet parts and commits them by their manifest.
 
@@ -52,6 +54,7 @@ def write_batch(
             is not known or the table has no cursor.
         census: Looks for deleted rows, given the keys of the parts and when they were read.
         compared: What was compared of rows outside of the window, and is taken with it.
+        checked: How the table is defined in the source, and what of that is not in its contract.
 
     Returns:
         The committed manifest.
@@ -118,8 +121,12 @@ def write_batch(
         missing=missing,
         digests=digests,
         compared=compared.as_json() if compared else None,
+        declared=checked.declared_json if checked else (),
+        evolved=checked.evolved if checked else (),
     )
     commit(lake, manifest)
+    if left := sweep(lake, manifest):
+        log.info("%s: %s objects of earlier tries removed", contract.qualified_name, left)
     log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
     return manifest
 

@@ -5,9 +5,11 @@ from tallyhouse.lake.manifest import (
     Manifest,
     Part,
     batch_prefix,
+    check_parts,
     commit,
     committed_batches,
     find_manifests,
+    sweep,
 )
 from tallyhouse.lake.store import Lake
 
@@ -17,7 +19,9 @@ __all__ = [
     "Manifest",
     "Part",
     "batch_prefix",
+    "check_parts",
     "commit",
     "committed_batches",
     "find_manifests",
+    "sweep",
 ]

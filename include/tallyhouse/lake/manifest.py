@@ -17,6 +17,7 @@ from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake.store import Lake
 
 MANIFEST = "_manifest.json"
+_TRY = re.compile(r"(.*/attempt=(\d+)/)")
 _ATTEMPT = re.compile(r"/attempt=(\d+)/" + re.escape(MANIFEST) + r"\Z")
 
 
@@ -63,6 +64,8 @@ class Manifest:
         missing: Parquet objects with the numbers of keys that a replica lacks, seen once, each with the time.
         digests: Parquet objects with the number of each row's key and its digest; none where the contract
             has no `row_digests`.
+        declared: The table's columns as the source declared them.
+        evolved: Columns that were taken beyond what the contract has in writing: name, and the source's type.
         compared: What was compared of rows outside of the window; see `extract.changes.Comparison`. None
             where nothing was.
     """
@@ -87,6 +90,8 @@ class Manifest:
     missing: tuple[Part, ...] = ()
     digests: tuple[Part, ...] = ()
     compared: dict[str, Any] | None = None
+    declared: tuple[dict[str, Any], ...] = ()
+    evolved: tuple[dict[str, Any], ...] = ()
 
     @property
     def full(self) -> bool:
@@ -112,7 +117,8 @@ class Manifest:
         values = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
         for name in ("snapshot_at", "watermark_from", "watermark_to"):
             values[name] = datetime.fromisoformat(values[name]) if values[name] else None
-        values["columns"] = tuple(values["columns"])
+        for name in ("columns", "declared", "evolved"):
+            values[name] = tuple(values.get(name, ()))
         for name in ("parts", "deleted", "missing", "digests"):
             values[name] = tuple(Part(**part) for part in values.get(name, ()))
         return cls(**values)
@@ -158,13 +164,63 @@ def committed_batches(lake: Lake, tables: Iterable[TableContract], run_id: str) 
     for table in tables:
         if table.qualified_name in found:
             _check_columns(found[table.qualified_name], table)
+            check_parts(lake, found[table.qualified_name])
     return found
+
+
+def check_parts(lake: Lake, manifest: Manifest, *, contents: bool = False) -> None:
+    """Makes sure that the objects of a batch are those that were written.
+
+    Args:
+        lake: Where they are.
+        manifest: The batch.
+        contents: Whether each is read and its checksum compared, not its size alone.
+
+    Raises:
+        TallyhouseError: One is missing, or another one is in its place.
+    """
+    for part in (*manifest.parts, *manifest.deleted, *manifest.missing, *manifest.digests):
+        size = lake.size(part.key)
+        what = None
+        if size is None:
+            what = "is missing"
+        elif size != part.bytes:
+            what = f"has {size} bytes, {part.bytes} were written"
+        elif contents and lake.sha256(part.key) != part.sha256:
+            what = "is damaged: its checksum is another one"
+        if what:
+            raise TallyhouseError(
+                f"{part.key} {what}",
+                remedy="Clear the extraction of that source, which takes the table again, and what "
+                "follows it; see whether somebody deletes or changes objects below raw/",
+                table=f"{manifest.source}.{manifest.table}",
+                rule="raw does not change",
+            )
+
+
+def sweep(lake: Lake, manifest: Manifest) -> int:
+    """Removes what earlier tries of a batch left that were never committed; nobody reads it.
+
+    Returns:
+        How many objects.
+    """
+    own = f"raw/{manifest.source}/{manifest.table}/run={manifest.run_id}"
+    keys = lake.keys(own)
+    committed = {key.removesuffix(MANIFEST) for key in keys if key.endswith(f"/{MANIFEST}")}
+    left = [
+        key
+        for key in keys
+        if (match := _TRY.match(key)) and int(match[2]) < manifest.attempt and match[1] not in committed
+    ]
+    for key in left:
+        lake.filesystem.delete_file(lake.path(key))
+    return len(left)
 
 
 def _check_columns(manifest: Manifest, table: TableContract) -> None:
     columns = {column["name"] for column in manifest.columns}
     missing = sorted(set(table.column_names) - columns)
-    extra = sorted(columns - set(table.column_names))
+    extra = sorted(columns - set(table.column_names) - {column["name"] for column in manifest.evolved})
     if missing or extra:
         raise TallyhouseError(
             f"raw lacks columns {missing or 'none'} and has {extra or 'none'} besides its contract",

@@ -103,6 +103,19 @@ class Lake:
         with self.filesystem.open_output_stream(self.path(key)) as stream:
             stream.write(json.dumps(content, ensure_ascii=False, indent=2).encode())
 
+    def size(self, key: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        info = self.filesystem.get_file_info(self.path(key))
+        return int(info.size) if info.is_file else None
+
+    def sha256(self, key: str) -> str:
+        """The checksum of an object as it is in the store, hexadecimal."""
+        found = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(key)) as stream:
+            while data := stream.read(1 << 20):
+                found.update(data)
+        return found.hexdigest()
+
     def row_count(self, key: str) -> int:
         """Rows of a Parquet object, read back from its footer in the store."""
         with self.filesystem.open_input_file(self.path(key)) as file:

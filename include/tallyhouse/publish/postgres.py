@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from tallyhouse.contracts import PipelineContract, TableContract
+from tallyhouse.contracts.evolve import evolved
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
@@ -86,6 +87,7 @@ def publish(
                 return store.read(connection, run_id)
             promised = promised_tables(connection, run_id)
         manifests = {f"{m.source}.{m.table}": m for m in find_manifests(lake, run_id, pipeline.tables)}
+        pipeline = evolved(pipeline, {name: manifest.evolved for name, manifest in manifests.items()})
         report = lake.read_json(f"report/{pipeline.name}/run={run_id}/transform.json")
         taken = [table for table in pipeline.tables if table.name in promised]
         if missing := [table.qualified_name for table in taken if table.qualified_name not in manifests]:
@@ -95,6 +97,8 @@ def publish(
             )
         staged = Staged(tables={}, models={}, digests={})
         lines: list[Line] = []
+        with connection.transaction():
+            follow_definitions(connection, pipeline, manifests)
         try:
             _stage(connection, address, lake, pipeline, taken, run_id, report, staged, manifests)
             with connection.transaction():
@@ -110,7 +114,10 @@ def publish(
                         connection, lake, table, manifest, report, staged.tables[table.name]
                     )
                     lines += deletes.mark(connection, lake, table, manifest)
-                    lines += remember(connection, table, manifest, staged.digests.get(table.name))
+                    lines += remember(
+                        *(connection, table, manifest, staged.digests.get(table.name)),
+                        staged.tables[table.name],
+                    )
                     _move_watermark(connection, manifest)
                 for model in pipeline.models:
                     lines += _merge_model(connection, model, staged.models.get(model), manifests)
@@ -186,6 +193,30 @@ def _stage(
             capacity = Capacity.of(load(target))
             for model, table in staged.models.items():
                 check_fits(connection, "staging", table, capacity, model=model)
+
+
+def follow_definitions(
+    connection: psycopg.Connection[Any], pipeline: PipelineContract, manifests: dict[str, Manifest]
+) -> None:
+    """Gives `ods` the columns that were taken beyond what its contracts have in writing.
+
+    Args:
+        connection: To the warehouse, in a transaction.
+        pipeline: Its contracts, with these columns.
+        manifests: The batches, by the table's qualified name.
+    """
+    for table in pipeline.tables:
+        if table.qualified_name not in manifests:
+            continue
+        for one in manifests[table.qualified_name].evolved:
+            column = table.column(one["name"])
+            names = {"table": sql.Identifier(table.name), "column": sql.Identifier(column.name)}
+            for statement in (
+                "ALTER TABLE ods.{table} ADD COLUMN IF NOT EXISTS {column} {type}",
+                # Wider by now; where it is that already, nothing is done.
+                "ALTER TABLE ods.{table} ALTER COLUMN {column} TYPE {type}",
+            ):
+                connection.execute(sql.SQL(statement).format(**names, type=sql.SQL(column.type.postgres)))
 
 
 def _parquet(lake: Lake, prefix: str) -> list[str]:

@@ -13,7 +13,8 @@ import duckdb
 import pyarrow.dataset as ds
 
 from tallyhouse.contracts import TableContract, load_pipeline
-from tallyhouse.lake import Lake, Manifest, committed_batches
+from tallyhouse.contracts.evolve import evolved
+from tallyhouse.lake import Lake, Manifest, check_parts, committed_batches
 from tallyhouse.quality.gate_duckdb import DuckBatch, DuckDbGate
 from tallyhouse.quality.metrics_sql import BATCH
 from tallyhouse.quality.typed_sql import literal, typed_select
@@ -39,6 +40,9 @@ def check(lake: Lake, pipeline_name: str, run_id: str) -> None:
     started = time.monotonic()
     pipeline = load_pipeline(pipeline_name)
     batches = committed_batches(lake, pipeline.tables, run_id)
+    for committed in batches.values():
+        check_parts(lake, committed, contents=True)
+    pipeline = evolved(pipeline, {name: batch.evolved for name, batch in batches.items()})
     gate = DuckDbGate(run_id)
     results = {}
     with TemporaryDirectory(prefix="gate-") as folder, duckdb.connect() as database:

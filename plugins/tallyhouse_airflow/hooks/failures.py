@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import mysql.connector
 import psycopg
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
@@ -16,7 +17,7 @@ from tallyhouse.errors import TallyhouseError, first_line, in_context
 
 # What the drivers raise when a server goes away in the middle of something.
 SERVER_ERRORS = (
-    *(psycopg.Error, AdbcError, pa.ArrowException, OSError),
+    *(psycopg.Error, mysql.connector.Error, AdbcError, pa.ArrowException, OSError),
     *(BotoCoreError, ClientError),
 )
 

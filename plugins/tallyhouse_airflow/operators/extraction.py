@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,14 +16,16 @@ from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.changes import Comparison, check_not_restored, compare_rows
 from tallyhouse.extract.deletes import Census, check_limit, take_census
+from tallyhouse.extract.give_way import GiveWay
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark, tell
 from tallyhouse.extract.preflight import check_columns, warn_of_slow_cursor
+from tallyhouse.extract.schema_drift import Checked, check_definition, check_unchanged
 from tallyhouse.extract.stream import SourceStream
 from tallyhouse.extract.to_raw import source_raw, write_batch
-from tallyhouse.lake import Lake
+from tallyhouse.lake import Lake, Manifest, find_manifests
 from tallyhouse.ledger import Line
 from tallyhouse.ledger.store import write_unless_published
-from tallyhouse.runs import read_watermarks
+from tallyhouse.runs import last_published, read_watermarks
 from tallyhouse_airflow.operators.of_a_run import RunOperator
 from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
@@ -109,46 +111,25 @@ class ExtractionOperator(LineageMixin, RunOperator):
         lake = self.lake_hook.get_lake()
         with self.warehouse.connect() as connection:
             watermarks = read_watermarks(connection, tables)
+            published = last_published(connection, [table.name for table in tables])
+        last = {
+            table.name: manifest
+            for table in tables
+            if table.name in published
+            for manifest in find_manifests(lake, published[table.name], [table])
+        }
         # All tables are compared with their contracts before the first one is read.
-        self.check_tables(tables)
+        checked = self.check_tables(tables, last)
         # Once, before the first snapshot: what holds for the first one holds for all later ones.
         work = self.look_for_open_work()
         if work is not None:
             check_primary(work, self.contract)
             if any(table.cursor for table in tables):
                 tell(work, self.contract)
-        for number, table in enumerate(tables, start=1):
-            published = watermarks[table.name]
-            watermark = None if self.full_refresh else published
-            if work is not None and behind(work, watermark):
-                self.log.warning(
-                    "%s: the server's clock is before the watermark %s, it was set back; the whole table is "
-                    "taken",
-                    *(table.qualified_name, watermark),
-                )
-                watermark = None
-            # Without a cursor a window has nothing but the rows that a comparison finds.
-            asked_whole = self.full_refresh or (watermark is None and table.cursor is not None)
-            compared = self.compare(table, watermark, whole=bool(asked_whole))
-            whole = watermark is None and compared is None
-            if compared is not None and compared.whole:
-                watermark, whole = None, True
-            self.log.info(
-                *("%s/%s %s: %s", number, len(tables), table.qualified_name),
-                "the whole table" if whole else _window(watermark, compared),
-            )
-            manifest = write_batch(
-                self._open(table, watermark, None if whole or compared is None else compared.keys),
-                lake,
-                table,
-                run_id=self.run_id,
-                attempt=context["ti"].try_number,
-                watermark=watermark,
-                next_watermark=next_watermark(work, self.contract, published) if work is not None else None,
-                census=partial(self.census, table, lake, whole=whole),
-                compared=compared,
-            )
-            result[table.name] = {"key": manifest.key, "rows": manifest.rows}
+        for number, one in enumerate(checked, start=1):
+            self.log.info("%s/%s %s", number, len(tables), one.contract.qualified_name)
+            manifest = self._take(one, lake, work, watermarks[one.contract.name], context["ti"].try_number)
+            result[one.contract.name] = {"key": manifest.key, "rows": manifest.rows}
             lines += source_raw(manifest)
         # Now, not only with the publish: a run that the gate refuses has taken these rows all the same.
         with self.warehouse.connect() as connection:
@@ -169,6 +150,44 @@ class ExtractionOperator(LineageMixin, RunOperator):
     def _tables(self) -> list[TableContract]:
         return [table for table in self.contract.tables if not self.tables or table.name in self.tables]
 
+    def _take(
+        self, checked: Checked, lake: Lake, work: OpenWork | None, published: datetime | None, attempt: int
+    ) -> Manifest:
+        """Takes one table."""
+        table = checked.contract
+        watermark = None if self.full_refresh or checked.whole else published
+        if work is not None and behind(work, watermark):
+            self.log.warning(
+                "%s: the server's clock is before the watermark %s, it was set back; the whole table is "
+                "taken",
+                *(table.qualified_name, watermark),
+            )
+            watermark = None
+        with self.giving_way(table):
+            # Without a cursor a window has nothing but the rows that a comparison finds.
+            has_window = watermark is not None or table.cursor is None
+            asked_whole = bool(self.full_refresh) or checked.whole or not has_window
+            compared = self.compare(table, watermark, whole=asked_whole)
+            whole = watermark is None and compared is None
+            if compared is not None and compared.whole:
+                watermark, whole = None, True
+            self.log.info(
+                *("%s: %s", table.qualified_name),
+                "the whole table" if whole else _window(watermark, compared),
+            )
+            return write_batch(
+                self._open(table, watermark, None if whole or compared is None else compared.keys),
+                lake,
+                table,
+                run_id=self.run_id,
+                attempt=attempt,
+                watermark=watermark,
+                next_watermark=next_watermark(work, self.contract, published) if work is not None else None,
+                census=partial(self.census, checked, lake, whole=whole),
+                compared=compared,
+                checked=checked,
+            )
+
     def _open(
         self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None
     ) -> SourceStream:
@@ -183,8 +202,15 @@ class ExtractionOperator(LineageMixin, RunOperator):
             ) from error
 
     @abstractmethod
-    def check_tables(self, tables: list[TableContract]) -> None:
+    def check_tables(self, tables: list[TableContract], last: dict[str, Manifest]) -> list[Checked]:
         """Makes sure that the source is there, and that its tables are what their contracts say.
+
+        Args:
+            tables: What is to be taken.
+            last: The last published batch of each table, by its name, where there is one.
+
+        Returns:
+            What is taken of each.
 
         Raises:
             TallyhouseError: It is not, or they are not.
@@ -210,13 +236,17 @@ class ExtractionOperator(LineageMixin, RunOperator):
         """
         return None
 
+    def giving_way(self, table: TableContract) -> AbstractContextManager[object]:
+        """Surrounds the reading of a table: what waits for its end does not wait for long."""
+        return nullcontext()
+
     def census(
-        self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
+        self, checked: Checked, lake: Lake, parts: list[str], at: datetime, *, whole: bool
     ) -> Census | None:
         """Looks for rows that the source no longer has; None where it cannot be asked.
 
         Args:
-            table: Whose rows.
+            checked: Whose rows.
             lake: Where the batch is.
             parts: Keys of the batch's Parquet objects.
             at: When the batch's snapshot was opened, UTC.
@@ -228,20 +258,31 @@ class ExtractionOperator(LineageMixin, RunOperator):
 class DatabaseToLakeOperator(ExtractionOperator):
     """The extraction of a database, see `ExtractionOperator`."""
 
-    def check_tables(self, tables: list[TableContract]) -> None:
+    def check_tables(self, tables: list[TableContract], last: dict[str, Manifest]) -> list[Checked]:
         """Asks the server for its set-up and its tables' columns."""
         with closing(self.connect()) as source:
             if any(table.cursor for table in tables):
                 self.check_server(source)
-            for table in tables:
-                check_columns(source, self.engine, table)
-                warn_of_slow_cursor(source, self.engine, table)
+            checked = [
+                check_definition(source, self.contract, table, last.get(table.name)) for table in tables
+            ]
+            for one in checked:
+                check_columns(source, self.engine, one.contract)
+                warn_of_slow_cursor(source, self.engine, one.contract)
+        return checked
+
+    def giving_way(self, table: TableContract) -> AbstractContextManager[object]:
+        """See `ExtractionOperator` and `extract.give_way`."""
+        return GiveWay(self.connect, self.engine, table, self.contract.give_way)
 
     def census(
-        self, table: TableContract, lake: Lake, parts: list[str], at: datetime, *, whole: bool
+        self, checked: Checked, lake: Lake, parts: list[str], at: datetime, *, whole: bool
     ) -> Census | None:
-        """See `ExtractionOperator`; of a replica one sighting proves nothing."""
+        """See `ExtractionOperator`; also makes sure that the table is still defined as it was."""
+        table = checked.contract
         if table.deletes == "ignore":
+            with closing(self.connect()) as source:
+                check_unchanged(source, self.engine, checked)
             return None
         with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
             census = take_census(
@@ -249,6 +290,8 @@ class DatabaseToLakeOperator(ExtractionOperator):
                 whole_at=at if whole else None,
                 replica_lag=self.contract.replica_lag,
             )
+            source.rollback()
+            check_unchanged(source, self.engine, checked)
         if census is not None:
             check_limit(table, census, allowed=bool(self.allow_deletes))
             if census.deleted:

@@ -8,8 +8,9 @@ from datetime import datetime
 from tallyhouse import declared_lineage
 from tallyhouse.contracts import TableContract
 from tallyhouse.extract import files
+from tallyhouse.extract.schema_drift import Checked
 from tallyhouse.extract.stream import SourceStream
-from tallyhouse.lake import Lake
+from tallyhouse.lake import Lake, Manifest
 from tallyhouse_airflow.hooks.lake import LakeHook
 from tallyhouse_airflow.operators.extraction import ExtractionOperator
 
@@ -24,11 +25,12 @@ class FilesToLakeOperator(ExtractionOperator):
     engine = "files"
     refusals = ()
 
-    def check_tables(self, tables: list[TableContract]) -> None:
+    def check_tables(self, tables: list[TableContract], last: dict[str, Manifest]) -> list[Checked]:
         """Looks for the newest version of each file."""
         lake = self._source()
         for table in tables:
             files.find_file(lake, self.contract.files[table.name], table)
+        return [Checked(table) for table in tables]
 
     def open_stream(
         self, table: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
