@@ -233,7 +233,8 @@ def _refusal(contract: TableContract, changes: list[Change], last: Manifest | No
     said = "; ".join(f"{one.column} {one.what}" for one in changes)
     since = f" since run {last.run_id}" if last and last.declared else ""
     remedy = (
-        f"Nothing was read. Correct its DBML and contract (`make source NAME={contract.source}` shows how)"
+        "Nothing was read. Correct its DBML and contract, by `make source "
+        f"NAME={contract.source} WRITE=1` where that made them"
     )
     if all(one.follow for one in changes):
         remedy += (
