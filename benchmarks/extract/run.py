@@ -31,7 +31,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.extract.ours import PREFIX, lake_of
+from benchmarks.extract.ours import ACCEPTED, lake_of
 from benchmarks.extract.table import NAME, STORE, create_in_postgres, fill
 from scripts.stack import environments, lifecycle, readiness
 from scripts.stack.context import Stack, StackError, console
@@ -43,6 +43,8 @@ RESULT = ROOT / "build" / "bench.json"
 PORT_OFFSET = "22000"
 FOLDER = ".local/bench/extract"
 FLOOR, OURS = "floor", "tallyhouse"
+_PYTHON = [sys.executable, "-m"]
+_PATH = {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"}
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,14 @@ def measure(stack: Stack, contender: Contender) -> tuple[float, int, int]:
 
 def ours(case: str, engine: str, *arguments: str) -> Contender:
     """The product's own way."""
-    command = [sys.executable, "-m", "benchmarks.extract.ours", *arguments]
-    return Contender(case, OURS, engine, command, {"PYTHONPATH": f"{ROOT / 'include'}:{ROOT}"})
+    return Contender(case, OURS, engine, [*_PYTHON, "benchmarks.extract.ours", *arguments], _PATH)
 
 
 def wire_floor(stack: Stack, case: str, engine: str) -> Contender:
     """All rows over the wire, into nothing."""
     settings, values = stack.settings, stack.environment
     if engine == "postgres":
-        command = _psql(stack, settings.pancake_db, f"\\copy (SELECT * FROM {NAME}) TO '/dev/null'")
-        return Contender(case, FLOOR, engine, command, {"PGPASSWORD": settings.postgres_password})
+        return Contender(case, FLOOR, engine, [*_PYTHON, "benchmarks.extract.postgres_floor", "out"], _PATH)
     key = f"MYSQL_{STORE.upper()}"
     client = [
         str(stack.mariadb / "bin/mariadb"),
@@ -116,15 +116,6 @@ def wire_floor(stack: Stack, case: str, engine: str) -> Contender:
     ]
     command = ["sh", "-c", f"exec {shlex.join(client)} > /dev/null"]
     return Contender(case, FLOOR, engine, command, {"MYSQL_PWD": settings.etl_reader_password})
-
-
-def _psql(stack: Stack, database: str, statement: str) -> list[str]:
-    settings = stack.settings
-    return [
-        str(stack.postgres / "bin/psql"),
-        *("--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-h", settings.postgres_host),
-        *("-p", str(settings.postgres_port), "-U", settings.postgres_user, "-d", database, "-c", statement),
-    ]
 
 
 def dlt(stack: Stack, case: str, backend: str) -> Contender:
@@ -147,16 +138,9 @@ def dlt(stack: Stack, case: str, backend: str) -> Contender:
     }
     if case == "load":
         lake = lake_of(settings)
-        told["BENCH_PARTS"] = json.dumps([lake.path(part) for part in newest_parts(stack)])
+        told["BENCH_PARTS"] = json.dumps([lake.path(part) for part in lake.keys(ACCEPTED)])
     command = [str(home / "bin/python"), str(ROOT / "benchmarks/extract/dlt_own.py"), case, backend]
     return Contender(case, f"dlt-{backend}", "mariadb", command, told)
-
-
-def newest_parts(stack: Stack) -> list[str]:
-    """Keys of the Parquet objects of the newest batch."""
-    parts = [key for key in lake_of(stack.settings).keys(PREFIX) if key.endswith(".parquet")]
-    batch = max(key.rpartition("/")[0] for key in parts)
-    return sorted(key for key in parts if key.startswith(batch))
 
 
 def copy_floor(stack: Stack, csv: Path) -> Contender:
@@ -168,9 +152,8 @@ def copy_floor(stack: Stack, csv: Path) -> Contender:
             connection.execute(f"DROP TABLE IF EXISTS staging.{NAME}_floor")
             create_in_postgres(connection, f"staging.{NAME}_floor", unlogged=True)
 
-    statement = f"\\copy staging.{NAME}_floor FROM '{csv}' (FORMAT csv)"
-    command = _psql(stack, settings.dwh_db, statement)
-    return Contender("load", FLOOR, "postgres", command, {"PGPASSWORD": settings.postgres_password}, empty)
+    command = [*_PYTHON, "benchmarks.extract.postgres_floor", "in", str(csv)]
+    return Contender("load", FLOOR, "postgres", command, _PATH, empty)
 
 
 def rounds(stack: Stack, contenders: list[Contender], number: int, rows: int) -> list[dict[str, Any]]:
@@ -240,11 +223,14 @@ def with_engine(engine: str, rows: int, number: int) -> list[dict[str, Any]]:
         measured = rounds(stack, contenders, number, rows)
         if engine == "mariadb":
             csv = stack.run / "bench.csv"
-            subprocess.run(
-                _psql(stack, stack.settings.pancake_db, f"\\copy {NAME} TO '{csv}' (FORMAT csv)"),
-                env=os.environ | {"PGPASSWORD": stack.settings.postgres_password},
-                check=True,
-            )
+            with (
+                readiness.postgres_connection(stack.settings, stack.settings.pancake_db) as connection,
+                csv.open("wb") as file,
+                connection.cursor().copy(f"COPY {NAME} TO STDOUT (FORMAT csv)") as blocks,
+            ):
+                for block in blocks:
+                    file.write(block)
+            measure(stack, ours("load", "postgres", "accept"))
             loads = [
                 copy_floor(stack, csv),
                 ours("load", "postgres", "load"),
