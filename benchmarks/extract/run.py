@@ -104,14 +104,13 @@ def ours(case: str, engine: str, *arguments: str) -> Contender:
 def wire_floor(stack: Stack, case: str, engine: str) -> Contender:
     """All rows over the wire, into nothing."""
     settings, values = stack.settings, stack.environment
-    if engine == "postgres":
-        return Contender(case, FLOOR, engine, [*_PYTHON, "benchmarks.extract.postgres_floor", "out"], _PATH)
+    if engine != "mariadb":
+        return Contender(case, FLOOR, engine, [*_PYTHON, "benchmarks.extract.floors", engine], _PATH)
     key = f"MYSQL_{STORE.upper()}"
     client = [
         str(stack.mariadb / "bin/mariadb"),
         *("--no-defaults", f"--host={values[f'{key}_HOST']}", f"--port={values[f'{key}_PORT']}"),
         *(f"--user={settings.etl_reader_user}", "--quick", "--batch", "--default-character-set=utf8mb4"),
-        *("--skip-ssl-verify-server-cert", f"--plugin-dir={stack.mariadb / 'lib/plugin'}"),
         *("-e", f"SELECT * FROM {NAME}", values[f"{key}_DB"]),
     ]
     command = ["sh", "-c", f"exec {shlex.join(client)} > /dev/null"]
@@ -152,7 +151,7 @@ def copy_floor(stack: Stack, csv: Path) -> Contender:
             connection.execute(f"DROP TABLE IF EXISTS staging.{NAME}_floor")
             create_in_postgres(connection, f"staging.{NAME}_floor", unlogged=True)
 
-    command = [*_PYTHON, "benchmarks.extract.postgres_floor", "in", str(csv)]
+    command = [*_PYTHON, "benchmarks.extract.floors", "copy", str(csv)]
     return Contender("load", FLOOR, "postgres", command, _PATH, empty)
 
 
