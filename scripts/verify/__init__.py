@@ -1,1 +1,1 @@
-"""`make compose-verify` and `make k8s-verify`: the images, the Compose file and the charts, run for real."""
+"""`make compose-verify`: the images and the Compose file, run for real."""
