@@ -42,7 +42,7 @@ def test_every_shape_is_taken_and_keys_are_what_the_collation_says(mysql_scratch
     mysql_scratch.create(SHAPES.read_text(encoding="utf-8"))
     mysql_scratch.cursor.execute("CREATE TABLE nothing (`if` INT, UNIQUE KEY (`if`))")
     server = mysql_scratch.server
-    contract, lake = contract_of(server), Lake.local(tmp_path)
+    contract, lake = contract_of(server), Lake.local(str(tmp_path))
     with closing(server.connect()) as connection:
         for table in contract.tables:
             check_columns(connection, "mysql", table)
