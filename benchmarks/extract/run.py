@@ -139,7 +139,8 @@ def dlt(stack: Stack, case: str, backend: str) -> Contender:
         lake = lake_of(settings)
         told["BENCH_PARTS"] = json.dumps([lake.path(part) for part in lake.keys(ACCEPTED)])
     command = [str(home / "bin/python"), str(ROOT / "benchmarks/extract/dlt_own.py"), case, backend]
-    return Contender(case, f"dlt-{backend}", "mariadb", command, told)
+    engine = "postgres" if case == "load" else "mariadb"
+    return Contender(case, f"dlt-{backend}", engine, command, told)
 
 
 def copy_floor(stack: Stack, csv: Path) -> Contender:
