@@ -31,8 +31,8 @@ from tallyhouse.settings import ROOT
 
 _TYPES = {
     **{kind: kind.name for kind in (Kind.BOOLEAN, Kind.SMALLINT, Kind.INTEGER, Kind.BIGINT)},
-    **{Kind.DATE: "DATE", Kind.DOUBLE: "DOUBLE", Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE"},
-    Kind.BINARY: "BLOB",
+    **{Kind.DATE: "DATE", Kind.DOUBLE: "DOUBLE", Kind.BINARY: "BLOB"},
+    Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
 }
 # What the marts' SQL uses of ClickHouse's functions and sqlglot does not translate.
 _MACROS = """
@@ -57,8 +57,7 @@ class Target(target.Target):
 
     def __init__(self, file: Path, lake: Lake) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._lake = lake
-        self._db = duckdb.connect(file)
+        self._lake, self._db = lake, duckdb.connect(file)
         self._db.execute(f"SET TimeZone = 'UTC'; {_MACROS}")
 
     @classmethod
@@ -88,9 +87,8 @@ class Target(target.Target):
                     self._db.execute(f'INSERT INTO dwh."{model.name}" BY NAME SELECT * FROM aside')
                 elif model.kind is ModelKind.DIMENSION:
                     values = list(model.unknown_member.values())
-                    self._db.execute(
-                        f'INSERT INTO dwh."{model.name}" VALUES ({", ".join("?" * len(values))})', values
-                    )
+                    marks = ", ".join("?" * len(values))
+                    self._db.execute(f'INSERT INTO dwh."{model.name}" VALUES ({marks})', values)
 
     def shown_runs(self) -> set[str]:
         """The runs of `etl_run`."""
@@ -120,18 +118,17 @@ class Target(target.Target):
         sums = [f'coalesce(sum("{name}"), 0)::VARCHAR' for name in (measures.sum if measures else ())]
         by = measures.by if measures else None
         group = f"coalesce(\"{by}\"::VARCHAR, '{NO_GROUP}')" if by else "''"
-        query = f'SELECT {", ".join([group, "count(*)::VARCHAR", *sums])} FROM dwh."{model.name}" GROUP BY 1'
-        return list(self._db.execute(query).fetchall())
+        listed = ", ".join([group, "count(*)::VARCHAR", *sums])
+        return self._db.execute(f'SELECT {listed} FROM dwh."{model.name}" GROUP BY 1').fetchall()
 
     def mart_totals(self, mart: Definition) -> tuple[Groups, Groups]:
         """By the two queries that the definition gives, translated."""
-        of_model, of_mart = (list(self._db.execute(translated(q)).fetchall()) for q in totals(mart))
+        of_model, of_mart = (self._db.execute(translated(q)).fetchall() for q in totals(mart))
         return of_model, of_mart
 
     def differing(self, model: Definition, folder: str) -> int:
         """By EXCEPT, both ways; a row that stands twice counts twice."""
-        names = _names(model.name)
-        mine, theirs = f'SELECT {names} FROM dwh."{model.name}"', f"SELECT {names} FROM aside"
+        mine, theirs = (f"SELECT {_names(model.name)} FROM {one}" for one in (f'dwh."{model.name}"', "aside"))
         self._register(folder)
         ((rows,),) = self._db.execute(
             f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {mine}))"
