@@ -11,7 +11,7 @@ import pytest
 
 from scripts.stack import fetch
 from scripts.stack.accounts import confined
-from scripts.stack.context import Stack
+from scripts.stack.context import Stack, open_log
 from scripts.stack.provision import patiently
 from scripts.stack.stores import server
 from tallyhouse.settings import Settings
@@ -42,7 +42,7 @@ def running(name: str, settings: Settings, engine: str) -> Iterator[tuple[Settin
         process = subprocess.Popen(
             [*confined(stack, service.account, service.sees()), *shlex.split(service.command)],
             env=os.environ | service.environment,
-            stdout=log.open("wb"),
+            stdout=open_log(log),
             stderr=subprocess.STDOUT,
         )
         patiently(service.ready, 60, runs)

@@ -15,7 +15,7 @@ import tempfile
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 from dotenv import dotenv_values
@@ -65,6 +65,13 @@ class StackError(Exception):
 def digest_of(*files: Path) -> str:
     """A short name for the content of some files, used to key what is made from them."""
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+
+
+def open_log(path: Path) -> BinaryIO:
+    """A log, empty, that only its owner may read."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(handle, 0o600)
+    return os.fdopen(handle, "wb")
 
 
 def write_private(path: Path, text: str, owner: int = 0) -> None:

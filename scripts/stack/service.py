@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.stack.accounts import confined, give
-from scripts.stack.context import Stack, StackError
+from scripts.stack.context import Stack, StackError, open_log
 
 HOST = "127.0.0.1"
 GROUPS = ("nightly", "events", "apps", "watch")
@@ -84,7 +84,7 @@ def run_logged(
         StackError: it failed; the message has its last line and where the rest is.
     """
     log = stack.logs / f"{name}.log"
-    with log.open("w") as sink:
+    with open_log(log) as sink:
         done = subprocess.run(
             [*(confined(stack, account) if account else []), *command],
             cwd=stack.root,

@@ -21,7 +21,7 @@ from playwright.sync_api import Error, sync_playwright
 from scripts.prometheus_login import write_login
 from scripts.stack import fetch
 from scripts.stack.accounts import account, confined, give
-from scripts.stack.context import Stack, StackError
+from scripts.stack.context import Stack, StackError, open_log
 from scripts.stack.watch import watchers
 from tests.services.event_servers import eventually
 from tests.services.pipeline_info.conftest import chromium, free_port
@@ -71,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (service,) = [found for found in watchers(stack) if found.name == "prometheus"]
         service.prepare()
         give(stack, service.account, service.owns)
-        with (stack.logs / "prometheus.log").open("wb") as log:
+        with open_log(stack.logs / "prometheus.log") as log:
             process = subprocess.Popen(
                 [*confined(stack, service.account, service.sees()), *shlex.split(service.command)],
                 cwd=stack.root,

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from scripts.stack import fetch, stores
 from scripts.stack.accounts import account, confined, give
-from scripts.stack.context import Stack
+from scripts.stack.context import Stack, open_log
 from scripts.stack.provision import patiently
 from scripts.stack.service import make_data, run_logged
 from spark_jobs.warehouse import Warehouse
@@ -134,7 +134,7 @@ def mysql_server(
     process = subprocess.Popen(
         [*confined(stack, name, service.sees()), *command],
         env=os.environ | service.environment,
-        stdout=log.open("wb"),
+        stdout=open_log(log),
         stderr=subprocess.STDOUT,
     )
 
@@ -263,7 +263,7 @@ def postgres_server(
             *(part for key, value in options.items() for part in ("-c", f"{key}={value}")),
         ],
         env=os.environ,
-        stdout=log.open("wb"),
+        stdout=open_log(log),
         stderr=subprocess.STDOUT,
     )
     local = PostgresServer({"host": str(theirs), "port": str(port), "user": "postgres", "dbname": "postgres"})

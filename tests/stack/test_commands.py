@@ -52,7 +52,7 @@ def test_bare_make_lists_every_target_by_group() -> None:
         "The stack",
         "Data",
         "The Kaggle data API",
-        "Kubernetes",
+        "Compose and Kubernetes",
         "Quality",
     ]
     targets = set(
