@@ -24,6 +24,6 @@ CREATE TABLE etl.missing_key (
     missed_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (source, table_name, k)
 );
-COMMENT ON TABLE etl.missing_key IS 'Keys that a replica lacked, and that are deleted once they are missing for its lag';
+COMMENT ON TABLE etl.missing_key IS 'Keys that a replica lacked; deleted once they are missing for its lag';
 COMMENT ON COLUMN etl.missing_key.k IS 'The number of the key';
 COMMENT ON COLUMN etl.missing_key.missed_at IS 'Missing since';
