@@ -26,6 +26,7 @@ import yaml
 from dotenv import dotenv_values, set_key
 
 from scripts.stack.context import Stack, StackError
+from tallyhouse import servers
 from tallyhouse.contracts.load import REPOSITORY
 from tallyhouse.contracts.model import IDENTIFIER
 from tallyhouse.errors import TallyhouseError, first_line
@@ -291,14 +292,7 @@ def warehouse() -> psycopg.Connection[Any]:
     """
     settings = load_settings()
     try:
-        return psycopg.connect(
-            host=settings.postgres_host,
-            port=settings.postgres_port,
-            dbname=settings.dwh_db,
-            user=settings.dwh_user,
-            password=settings.dwh_password,
-            connect_timeout=5,
-        )
+        return servers.warehouse(settings).connect()
     except psycopg.Error as error:
         raise RefusedError(
             f"the warehouse does not answer ({first_line(error)}); start it: make start"

@@ -19,6 +19,8 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tallyhouse.settings import Settings
+
 CONNECT_SECONDS = 10
 """How long to wait for a server that does not say otherwise."""
 _IGNORED = ("client", "cursor", "charset", "local_infile", "allow_local_infile", "use_unicode")
@@ -98,6 +100,18 @@ class PostgresServer:
             if _JDBC[name]:
                 found[_JDBC[name]] = value
         return found
+
+
+def warehouse(settings: Settings) -> PostgresServer:
+    """The warehouse, as its owner enters it."""
+    return PostgresServer.of(
+        host=settings.postgres_host,
+        port=settings.postgres_port,
+        user=settings.dwh_user,
+        password=settings.dwh_password,
+        database=settings.dwh_db,
+        extra={"connect_timeout": 5},
+    )
 
 
 def _groups(address: str) -> list[str]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tallyhouse.ledger import ROWS, Hop, Line, store
+from tallyhouse.servers import warehouse
 from tallyhouse.settings import SettingsError, load_settings
 
 
@@ -34,14 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         settings = load_settings()
-        with psycopg.connect(
-            host=settings.postgres_host,
-            port=settings.postgres_port,
-            dbname=settings.dwh_db,
-            user=settings.dwh_user,
-            password=settings.dwh_password,
-            connect_timeout=5,
-        ) as connection:
+        with warehouse(settings).connect() as connection:
             runs = _runs(connection, arguments.run, arguments.last)
             unknown = sorted(set(arguments.run or ()) - {run.run_id for run in runs})
             latest = [row[0] for row in connection.execute(_LATEST).fetchall()]

@@ -19,6 +19,7 @@ from pathlib import Path
 import psycopg
 import sqlparse
 
+from tallyhouse import servers
 from tallyhouse.contracts.load import REPOSITORY
 from tallyhouse.lake import Lake
 from tallyhouse.models import drift, pages
@@ -42,14 +43,7 @@ def upgrade() -> None:
 
 def changes(settings: Settings) -> dict[str, list[drift.Change]]:
     """How each database differs from the definitions, by the folder of its migrations below `sql/`."""
-    with psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        user=settings.dwh_user,
-        password=settings.dwh_password,
-        dbname=settings.dwh_db,
-        connect_timeout=5,
-    ) as connection:
+    with servers.warehouse(settings).connect() as connection:
         dwh = drift.postgres_changes(connection)
     found = {"dwh": dwh}
     nowhere = Lake.local(""), LakeAccess("", "", "")

@@ -15,7 +15,6 @@ import argparse
 import logging
 import sys
 from contextlib import closing
-from typing import Any
 
 import psycopg
 
@@ -26,6 +25,7 @@ from tallyhouse.ledger import Line, check_closed
 from tallyhouse.publish import follow
 from tallyhouse.publish.target import LakeAccess, Place, Target, load, task
 from tallyhouse.runs import record_failure
+from tallyhouse.servers import warehouse
 from tallyhouse.settings import Settings, SettingsError, load_settings
 
 NEWEST = (
@@ -101,17 +101,17 @@ def repair(
         closing(_open(settings, target, lake, access)) as opened,
     ):
         if only_compare:
-            with _connect(settings) as connection:
+            with warehouse(settings).connect() as connection:
                 lines = follow.verify(connection, target, opened, lake, contract)
             check_closed(lines, run_id)
             return lines
         try:
             return follow.publish(
-                lambda: _connect(settings), target, opened, lake, contract, run_id, whole=True
+                lambda: warehouse(settings).connect(), target, opened, lake, contract, run_id, whole=True
             )
         except TallyhouseError as error:
             error.add_context(f"pipeline {pipeline}", run_id)
-            with _connect(settings) as connection:
+            with warehouse(settings).connect() as connection:
                 record_failure(connection, run_id, error.failure(task(target)), target)
             raise
 
@@ -129,7 +129,7 @@ def _open(settings: Settings, name: str, lake: Lake, access: LakeAccess) -> Targ
 
 
 def _runs(settings: Settings, named: str | None) -> list[tuple[str, str]]:
-    with _connect(settings) as connection:
+    with warehouse(settings).connect() as connection:
         if named is None:
             return connection.execute(NEWEST).fetchall()
         found = connection.execute(
@@ -145,19 +145,8 @@ def _runs(settings: Settings, named: str | None) -> list[tuple[str, str]]:
 
 
 def _lacks(settings: Settings, pipeline: str, target: str) -> bool:
-    with _connect(settings) as connection:
+    with warehouse(settings).connect() as connection:
         return connection.execute(LACKS, (pipeline, target)).fetchone() is not None
-
-
-def _connect(settings: Settings) -> psycopg.Connection[Any]:
-    return psycopg.connect(
-        host=settings.postgres_host,
-        port=settings.postgres_port,
-        dbname=settings.dwh_db,
-        user=settings.dwh_user,
-        password=settings.dwh_password,
-        connect_timeout=5,
-    )
 
 
 if __name__ == "__main__":
