@@ -62,7 +62,7 @@ def fields_of(schema: str) -> list[StructField]:
 
 
 def newest_of(accepted: DataFrame, ods: DataFrame | None, contract: TableContract) -> DataFrame:
-    """The current rows: the newer of what the run brought and what the warehouse had.
+    """The current rows: what was seen last, of what the run brought and what the warehouse had.
 
     Args:
         accepted: The run's rows of the table, one per key.
@@ -75,11 +75,9 @@ def newest_of(accepted: DataFrame, ods: DataFrame | None, contract: TableContrac
     names = contract.column_names
     if ods is None:
         return accepted.select(*names)
-    order = (
-        [F.coalesce(F.col(contract.cursor), F.lit("1900-01-01").cast("timestamp"))] if contract.cursor else []
-    )
     both = accepted.withColumn("_deleted_at", F.lit(None).cast("timestamp")).unionByName(ods)
     whole = F.struct(*names, "_deleted_at").alias("_row")
-    newest = F.max_by(whole, F.struct(*order, F.col("_snapshot"), F.xxhash64(*names))).alias("_row")
+    seen = F.greatest("_snapshot", "_deleted_at")
+    newest = F.max_by(whole, F.struct(seen, F.xxhash64(*names))).alias("_row")
     rows = both.groupBy(*(F.col(name).alias(f"_key_{name}") for name in contract.key)).agg(newest)
     return rows.where("_row._deleted_at IS NULL").select(*(F.col(f"_row.{name}") for name in names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +72,7 @@ class Nights:
         source: A cursor of the source's owner; what it executes is committed.
         contract: What is promised of the source; a test may put another one in its place.
         between: What happens once a stream is open and before its rows are written.
+        set_back: By how much the clock is behind that the source tells of its snapshots.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Nights:
         self.engine, self.source, self.warehouse, self.lake = engine, source, warehouse, lake
         self.contract = SourceContract("scratch", engine, "scratch", (things(engine=engine),))
         self.between: Callable[[], None] | None = None
+        self.set_back = timedelta(0)
         patch.setattr(jobs, "load_pipeline", lambda _: self.pipeline)
         patch.setenv("LAKE_BASE", Path(lake.root).as_uri())
         patch.setenv("DWH_CONNINFO", warehouse)
@@ -148,7 +151,8 @@ class Nights:
 
             def open_stream(self, *asked: Any) -> SourceStream:
                 stream = super().open_stream(*asked)
-                return replace(stream, batches=nights.stalled(stream.batches))
+                said = replace(stream.statement, snapshot_at=stream.statement.snapshot_at - nights.set_back)
+                return replace(stream, statement=said, batches=nights.stalled(stream.batches))
 
         operator = Operator(
             task_id="scratch", source="scratch", run_id=run_id, dwh_conn_id="pg_scratch", **asked

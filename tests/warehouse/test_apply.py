@@ -1,4 +1,4 @@
-"""ods/apply.sql against PostgreSQL: what is new, newer, the same or older."""
+"""ods/apply.sql against PostgreSQL: what is new, seen later, the same or seen earlier."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -44,7 +44,6 @@ class Run:
             table=self.contract.name,
             columns=self.contract.column_names,
             key=self.contract.key,
-            cursor=self.contract.cursor,
         )
         answer = self.warehouse.execute(statement)
         assert [column.name for column in answer.description or ()] == ["inserted", "updated", "unchanged"]
@@ -88,19 +87,20 @@ def test_every_table_takes_a_row_once(
 
 
 def test_new_newer_same_and_older(inventory: Run) -> None:
-    assert inventory.apply(*(stock(code, 1, "02") for code in "abcde")) == (5, 0, 0)
+    assert inventory.apply(*(stock(code, 1, "02", "02") for code in "abcde")) == (5, 0, 0)
     counts = inventory.apply(
         stock("a", 2, "03", "04", "r2"),  # newer
         stock("b", 1, "02", "04", "r2"),  # the same, seen again: keeps its own run
-        stock("c", 2, "01", "04", "r2"),  # older, although seen later
-        stock("d", 2, "02", "04", "r2"),  # the same cursor, a later snapshot, other values
+        stock("c", 2, "01", "04", "r2"),  # an earlier time of its own, but seen later
+        stock("d", 2, "02", "04", "r2"),  # the same time, other values
+        stock("e", 2, "03", "01", "r0"),  # seen earlier
         stock("f", 1, "02", "04", "r2"),  # new
     )
-    assert counts == (1, 2, 2)
+    assert counts == (1, 3, 2)
     assert inventory.rows("warehouse_code, quantity, _run") == [
         ("a", 2, "r2"),
         ("b", 1, "r1"),
-        ("c", 1, "r1"),
+        ("c", 2, "r2"),
         ("d", 2, "r2"),
         ("e", 1, "r1"),
         ("f", 1, "r2"),
@@ -108,11 +108,11 @@ def test_new_newer_same_and_older(inventory: Run) -> None:
 
 
 def test_the_sums_of_accepted_rows_are_found_in_ods(inventory: Run) -> None:
-    inventory.apply(stock("a", 1, "02"), stock("b", 10, "02"), stock("c", 100, "02"))
+    inventory.apply(*(stock(code, n, "02", "02") for code, n in (("a", 1), ("b", 10), ("c", 100))))
     inventory.apply(
         stock("a", 2, "03", "04"),  # newer
         stock("b", 10, "02", "04"),  # the same
-        stock("c", 700, "01", "04"),  # older: ods has something else, and keeps it
+        stock("c", 700, "03", "01"),  # seen earlier: ods has something else, and keeps it
         stock("d", 1000, "02", "04"),  # new
     )
     query = statements.render(
@@ -121,13 +121,12 @@ def test_the_sums_of_accepted_rows_are_found_in_ods(inventory: Run) -> None:
         table="inventory",
         columns=INVENTORY.column_names,
         key=INVENTORY.key,
-        cursor=INVENTORY.cursor,
         totals=("quantity",),
     )
     assert inventory.warehouse.execute(query).fetchall() == [(2 + 10 + 1000, 700)]
     # A row that was not applied is missed by the sum, not excused.
     inventory.warehouse.execute(
-        "UPDATE ods.inventory SET quantity = 1, updated_at = '2026-01-01' WHERE warehouse_code = 'd'"
+        "UPDATE ods.inventory SET quantity = 1, _snapshot = '2026-01-01' WHERE warehouse_code = 'd'"
     )
     assert inventory.warehouse.execute(query).fetchall() == [(2 + 10 + 1, 700)]
 
@@ -144,7 +143,7 @@ def test_null_is_a_value(pancakes: Run) -> None:
     ]
 
 
-def test_without_a_cursor_the_later_snapshot_wins(pancakes: Run) -> None:
+def test_what_was_seen_later_wins(pancakes: Run) -> None:
     def row(name: str, day: int) -> dict[str, Any]:
         return {"id": 1, "name": name, "_snapshot": f"2026-01-{day:02} 00:00:00+00"}
 
@@ -156,10 +155,9 @@ def test_without_a_cursor_the_later_snapshot_wins(pancakes: Run) -> None:
 
 def test_a_deleted_row_that_comes_back_is_revived(inventory: Run) -> None:
     inventory.apply(stock("a", 1, "02", "02"))
-    inventory.warehouse.execute(
-        "UPDATE ods.inventory SET _deleted_at = '2026-01-03', _snapshot = '2026-01-03 12:00:00+00'"
-    )
+    inventory.warehouse.execute("UPDATE ods.inventory SET _deleted_at = '2026-01-03 12:00:00+00'")
     # An extract from before the deletion does not undo it.
+    assert inventory.apply(stock("a", 1, "02", "03")) == (0, 0, 1)
     assert inventory.apply(stock("a", 1, "02", "02")) == (0, 0, 1)
     assert inventory.rows("warehouse_code, _deleted_at IS NULL") == [("a", False)]
     assert inventory.apply(stock("a", 1, "02", "04", "r4")) == (0, 1, 0)
@@ -170,7 +168,7 @@ def test_a_key_staged_twice_does_not_go_unnoticed(inventory: Run) -> None:
     with pytest.raises(psycopg.errors.UniqueViolation), inventory.warehouse.transaction():
         inventory.apply(stock("a", 1, "02"), stock("a", 2, "02"))
     inventory.apply(stock("a", 1, "02"))
-    counts = inventory.apply(stock("a", 2, "03"), stock("a", 3, "04"))
+    counts = inventory.apply(stock("a", 2, "03", "02"), stock("a", 3, "04", "02"))
     assert sum(counts) != 2
 
 
@@ -178,28 +176,30 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @given(
-    # What a source showed over time: for each key the ages that were extracted, by which snapshot.
-    sightings=st.lists(
-        st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12
+    # What a source showed over time: for each snapshot and key the state that was extracted.
+    sightings=st.dictionaries(
+        st.tuples(st.integers(0, 5), st.sampled_from("abc")), st.integers(0, 3), min_size=1, max_size=12
     ),
+    ages=st.lists(st.integers(1, 28), min_size=4, max_size=4),
     data=st.data(),
 )
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_any_order_and_grouping_gives_the_same_rows(
-    inventory: Run, sightings: list[tuple[str, int, int]], data: st.DataObject
+def test_the_last_state_seen_stays_whatever_is_published_again(
+    inventory: Run, sightings: dict[tuple[int, str], int], ages: list[int], data: st.DataObject
 ) -> None:
-    rows = [
-        {
-            **stock(code, 100 + age, "01"),  # the source's values are a function of its own clock
-            "updated_at": BEGIN + timedelta(days=age),
-            "_snapshot": BEGIN + timedelta(days=10 + snapshot),
+    """Whatever time a state itself bears."""
+    rows = {
+        (snapshot, code): {
+            **stock(code, 100 + state, f"{ages[state]:02}"),
+            "_snapshot": BEGIN + timedelta(days=snapshot),
         }
-        for code, age, snapshot in sightings
-    ]
-    expected = {code: 100 + max(a for c, a, _ in sightings if c == code) for code, _, _ in sightings}
+        for (snapshot, code), state in sightings.items()
+    }
+    expected = {code: 100 + state for (_, code), state in sorted(sightings.items())}
     inventory.warehouse.execute("TRUNCATE ods.inventory")
-    for row in [*data.draw(st.permutations(rows)), *data.draw(st.permutations(rows))]:
-        assert sum(inventory.apply(row)) == 1
+    again = data.draw(st.permutations(list(rows)))
+    for one in [*sorted(rows), *again]:
+        assert sum(inventory.apply(rows[one])) == 1
     assert dict(inventory.rows("warehouse_code, quantity")) == expected

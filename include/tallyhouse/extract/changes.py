@@ -22,7 +22,7 @@ from psycopg import sql
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.extract.deletes import BUCKET_ROWS, FEW, MOST_BUCKETS
-from tallyhouse.extract.keys import Snapshot, ods_number, ods_value, stage
+from tallyhouse.extract.keys import Snapshot, ods_value, stage
 from tallyhouse.extract.statement import literal
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,6 @@ def compare_rows(
 
     Returns:
         None where the contract asks for no comparison, or nothing of the table was taken yet.
-
-    Raises:
-        TallyhouseError: Rows of the source are older than what was taken of them.
     """
     if contract.row_digests is None:
         return None
@@ -163,18 +160,16 @@ def _compare(
         ).fetchall()
     }
     differing = sorted(b for b in there.keys() | here.keys() if there.get(b) != here.get(b))
-    warehouse.execute("CREATE TEMP TABLE source_rows (k bigint, d bigint, c timestamptz) ON COMMIT DROP")
+    warehouse.execute("CREATE TEMP TABLE source_rows (k bigint, d bigint) ON COMMIT DROP")
     stage(
         warehouse,
-        "source_rows (k, d, c)",
+        "source_rows (k, d)",
         snapshot.rows(outside, of_slice, _bucket(dialect, slices, buckets), differing),
     )
     warehouse.execute("ANALYZE source_rows, remembered")
     is_other = "NOT EXISTS (SELECT 1 FROM remembered AS r WHERE r.k = s.k AND r.d = s.d)"
     others = _row(warehouse, f"SELECT count(*) FROM source_rows AS s WHERE {is_other}")[0]
     keys: tuple[int, ...] = ()
-    if others:
-        _refuse_older(warehouse, contract, is_other)
     if others <= MOST_KEYS:
         found = warehouse.execute(f"SELECT DISTINCT k FROM source_rows AS s WHERE {is_other}".encode())
         keys = tuple(sorted(int(key) for (key,) in found))
@@ -197,95 +192,63 @@ def _compare(
     )
 
 
-def _refuse_older(warehouse: psycopg.Connection[Any], contract: TableContract, is_other: str) -> None:
-    """Stops where a row's cursor is earlier in the source than in `ods`."""
-    if contract.cursor is None:
-        return
-    found = warehouse.execute(
-        sql.SQL(
-            "SELECT {key} FROM ods.{table} AS o JOIN source_rows AS s ON s.k = {number} "
-            f"WHERE s.c < o.{{cursor}} AND {is_other}"
-        ).format(
-            key=_key_columns(contract),
-            table=sql.Identifier(contract.name),
-            number=sql.SQL(ods_number(contract)),
-            cursor=sql.Identifier(contract.cursor),
-        )
-    ).fetchmany(_SHOWN)
-    if found:
-        raise _went_back(contract, found)
-
-
-def check_not_restored(
+def went_back(
     source: Any,
     dialect: str,
     warehouse: psycopg.Connection[Any],
     contract: TableContract,
     *,
     allowed: bool,
-) -> None:
-    """Stops where a source ends before what was taken of it, as after a restore from an earlier backup.
+) -> bool:
+    """Whether a source ends before what was taken of it, as after a restore from an earlier backup.
 
-    What is compared is the newest cursor, or, without one, the greatest key, where that is a number.
+    What is compared is the newest cursor, or, without one, the greatest key, where that is a number. A few
+    rows say nothing: they were deleted, or changed last by a transaction that had begun first.
 
     Args:
         source: An open DB-API connection to the source.
         dialect: `mysql` or `postgres`.
         warehouse: A connection to the warehouse.
         contract: The table.
-        allowed: Whether an operator said that what is no longer there is deleted.
+        allowed: Whether an operator said that the source is right as it is.
+
+    Returns:
+        True where it does and an operator said that it is right: the whole table is to be taken.
 
     Raises:
-        TallyhouseError: Rows are there with older values than were taken, or more than a few of the newest
-            rows are gone and nobody said yes.
+        TallyhouseError: It does, and nobody said yes.
     """
     column = contract.cursor or _counting_key(contract)
     if column is None:
-        return
+        return False
     with warehouse.transaction():
         taken = _row(warehouse, _live("SELECT max({c}) FROM ods.{t}", contract, column))[0]
         if taken is None:
-            return
+            return False
         snapshot = Snapshot(source, dialect, contract)
         try:
             newest = snapshot.newest(column)
-            # Of an emptied table the limit of deletions speaks.
-            if newest is None or newest >= taken:
-                return
-            newer = _live("SELECT {k}, {n} FROM ods.{t}", contract, column)
-            newer += sql.SQL(" AND o.{} > {}").format(sql.Identifier(column), sql.Literal(newest))
-            rows = warehouse.execute(newer).fetchmany(_SHOWN)
-            older = snapshot.count_of(row[-1] for row in rows)
         finally:
             snapshot.close()
-    if older:
-        raise _went_back(contract, [row[:-1] for row in rows], count=older)
-    if len(rows) > FEW and not allowed:
-        raise TallyhouseError(
-            f"the source ends at {column} {newest}, but rows up to {taken} were taken: "
-            f"{len(rows) if len(rows) < _SHOWN else f'{_SHOWN} or more'} of its newest rows are gone",
-            remedy="If it was restored from a backup by mistake, put it right first. If these rows are "
-            "deleted, start the run again with the parameter allow_deletes; nothing was taken here",
-            table=contract.qualified_name,
-            rule="a source does not go back in time",
-            count=len(rows),
-            sample=_sample(contract, [row[:-1] for row in rows]),
-        )
-
-
-def _went_back(
-    contract: TableContract, rows: list[tuple[Any, ...]], count: int | None = None
-) -> TallyhouseError:
-    number = count or len(rows)
-    return TallyhouseError(
-        f"{number if number < _SHOWN else f'{_SHOWN} or more'} rows of the source are older, by "
-        f"{contract.cursor}, than what was taken of them: it went back in time, as after a restore from a "
-        "backup",
-        remedy="Put the source right if that is not meant. If it is, let its rows say so, by setting "
-        f"{contract.cursor} of the rows restored to the present time, and run again; nothing was taken here",
+        # Of an emptied table the limit of deletions speaks.
+        if newest is None or newest >= taken:
+            return False
+        newer = _live("SELECT {k} FROM ods.{t}", contract, column)
+        newer += sql.SQL(" AND o.{} > {}").format(sql.Identifier(column), sql.Literal(newest))
+        rows = warehouse.execute(newer).fetchmany(_SHOWN)
+    if len(rows) <= FEW:
+        return False
+    if allowed:
+        return True
+    raise TallyhouseError(
+        f"the source ends at {column} {newest}, but rows up to {taken} were taken: "
+        f"{len(rows) if len(rows) < _SHOWN else f'{_SHOWN} or more'} of its newest rows are gone, or older "
+        "than they were, as after a restore from a backup",
+        remedy="If that is not meant, put the source right first. If it is, start the run again with the "
+        "parameter allow_deletes: the warehouse then follows the source; nothing was taken here",
         table=contract.qualified_name,
         rule="a source does not go back in time",
-        count=number,
+        count=len(rows),
         sample=_sample(contract, rows),
     )
 
@@ -315,7 +278,6 @@ def _live(text: str, contract: TableContract, column: str) -> sql.Composed:
     return sql.SQL(text + " AS o WHERE o._deleted_at IS NULL").format(
         c=sql.Identifier("o", column),
         k=_key_columns(contract),
-        n=sql.SQL(ods_number(contract)),
         t=sql.Identifier(contract.name),
     )
 

@@ -73,12 +73,6 @@ class Snapshot:
         found = self._one(f"SELECT MAX({self.name(column)}) FROM {self.table} AS w WHERE {condition}")
         return _utc(found) if isinstance(found, datetime) else found
 
-    def count_of(self, numbers: Iterable[int]) -> int:
-        """How many rows have one of these keys."""
-        return int(
-            self._one(f"SELECT COUNT(*) FROM {self.table} AS w WHERE {self.number} IN ({_list(numbers)})")
-        )
-
     def buckets(self, buckets: int) -> dict[int, tuple[int, int]]:
         """By bucket, its keys and the sum of their numbers."""
         self.cursor.execute(
@@ -109,16 +103,14 @@ class Snapshot:
         )
         return {int(b): (int(count), int(keys), int(rows)) for b, count, keys, rows in self.cursor.fetchall()}
 
-    def rows(
-        self, outside: str, slice_: str, bucket: str, wanted: list[int]
-    ) -> Iterator[tuple[int, int, Any]]:
-        """The rows in some buckets: number of the key, digest, cursor as PostgreSQL takes it."""
+    def rows(self, outside: str, slice_: str, bucket: str, wanted: list[int]) -> Iterator[tuple[int, int]]:
+        """The rows in some buckets: number of the key, digest."""
         if wanted:
             chosen = f"{bucket.format(k=self.number)} IN ({_list(wanted)})"
-            columns = f"{self.number}, {row_number(self.dialect, self.contract)}, {self._cursor_text()}"
+            columns = f"{self.number}, {row_number(self.dialect, self.contract)}"
             condition = f"{outside} AND {slice_.format(k=self.number)} AND {chosen}"
-            for key, digest, at in self._stream(columns, condition):
-                yield int(key), int(digest), _with_zone(at)
+            for key, digest in self._stream(columns, condition):
+                yield int(key), int(digest)
 
     @property
     def _once(self) -> str:

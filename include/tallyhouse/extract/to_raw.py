@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
@@ -40,6 +40,7 @@ def write_batch(
     census: Callable[[list[str], datetime], Census | None] | None = None,
     compared: Comparison | None = None,
     checked: Checked | None = None,
+    previous: Manifest | None = None,
 ) -> Manifest:
     """Streams rows into Parquet parts and commits them by their manifest.
 
@@ -55,6 +56,7 @@ def write_batch(
         census: Looks for deleted rows, given the keys of the parts and when they were read.
         compared: What was compared of rows outside of the window, and is taken with it.
         checked: How the table is defined in the source, and what of that is not in its contract.
+        previous: The last published batch of the table.
 
     Returns:
         The committed manifest.
@@ -107,7 +109,7 @@ def write_batch(
         attempt=attempt,
         contract_version=contract.version,
         columns=tuple({"name": field.name, "type": str(field.type)} for field in schema),
-        snapshot_at=stream.statement.snapshot_at,
+        snapshot_at=_after(previous, stream.statement.snapshot_at),
         watermark_from=watermark,
         watermark_to=next_watermark if contract.cursor else None,
         source_rows=stream.statement.rows,
@@ -129,6 +131,19 @@ def write_batch(
         log.info("%s: %s objects of earlier tries removed", contract.qualified_name, left)
     log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
     return manifest
+
+
+def _after(previous: Manifest | None, at: datetime) -> datetime:
+    """When a snapshot was taken, later than all that was published before, also by a clock that was set back.
+
+    What was seen later is what `ods` shows.
+    """
+    if previous is None:
+        return at
+    seen = previous.snapshot_at
+    if previous.census:
+        seen = max(seen, datetime.fromisoformat(previous.census["at"]))
+    return max(at, seen + timedelta(microseconds=1))
 
 
 def _digest(

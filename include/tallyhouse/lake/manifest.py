@@ -49,7 +49,8 @@ class Manifest:
         attempt: Which try of the run's extraction.
         contract_version: Version of the contract that it was taken under.
         columns: Name and wire type of each column.
-        snapshot_at: The source server's clock when the snapshot was opened, UTC.
+        snapshot_at: The source server's clock when the snapshot was opened, UTC; just after the
+            batch published before, where that clock was set back.
         watermark_from: The window's lower bound, UTC; None when the whole table was taken.
         watermark_to: Where the next window starts once this one is published, UTC; None without a cursor.
         source_rows: Rows of the window, counted by the source inside the snapshot.

@@ -114,10 +114,7 @@ def publish(
                         connection, lake, table, manifest, report, staged.tables[table.name]
                     )
                     lines += deletes.mark(connection, lake, table, manifest)
-                    lines += remember(
-                        *(connection, table, manifest, staged.digests.get(table.name)),
-                        staged.tables[table.name],
-                    )
+                    lines += remember(connection, table, manifest, staged.digests.get(table.name))
                     _move_watermark(connection, manifest)
                 for model in pipeline.models:
                     lines += _merge_model(connection, model, staged.models.get(model), manifests)
@@ -243,7 +240,6 @@ def _apply_table(
                 table=table.name,
                 columns=table.column_names,
                 key=table.key,
-                cursor=table.cursor,
             )
         ).fetchone()
     inserted, updated, unchanged = map(Decimal, row or (0, 0, 0))
@@ -350,7 +346,6 @@ def _applied_totals(
             table=table.name,
             columns=table.column_names,
             key=table.key,
-            cursor=table.cursor,
             totals=table.control_totals,
         )
     ).fetchone()

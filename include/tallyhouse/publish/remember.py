@@ -19,7 +19,6 @@ def remember(
     contract: TableContract,
     manifest: Manifest,
     staged: str | None,
-    accepted: str,
 ) -> list[Line]:
     """Remembers the digests of a batch, in the publishing transaction, after deleted rows were marked.
 
@@ -28,7 +27,6 @@ def remember(
         contract: The table.
         manifest: Its batch.
         staged: The staging table of its digests; None where it has none.
-        accepted: The staging table of its accepted rows, which were applied to `ods`.
 
     Returns:
         The ledger's line of the rows that were compared; none where none were.
@@ -42,7 +40,6 @@ def remember(
         connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
     if staged is not None:
         _merge(connection, contract, table, sql.Identifier("staging", staged))
-        _forget_overtaken(connection, contract, table, sql.Identifier("staging", accepted))
     if manifest.deleted and _exists(connection, contract):
         connection.execute(
             sql.SQL("DELETE FROM {} AS r USING {} AS d WHERE r.k = {}").format(
@@ -71,31 +68,6 @@ def _merge(
     # An index that is made afterwards takes half the time.
     connection.execute(sql.SQL("CREATE TABLE {} AS {}").format(table, rows))
     connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY (k)").format(table))
-
-
-def _forget_overtaken(
-    connection: psycopg.Connection[Any],
-    contract: TableContract,
-    table: sql.Identifier,
-    accepted: sql.Identifier,
-) -> None:
-    """Forgets rows that `ods` did not take, since it has a later one: they are no longer the same."""
-    if contract.cursor is None:
-        return
-    same = [sql.SQL("s.{0} = o.{0}").format(sql.Identifier(name)) for name in contract.key]
-    connection.execute(
-        sql.SQL(
-            "DELETE FROM {digests} AS r USING {accepted} AS s, ods.{ods} AS o "
-            "WHERE {same} AND s.{cursor} < o.{cursor} AND r.k = {number}"
-        ).format(
-            digests=table,
-            accepted=accepted,
-            ods=sql.Identifier(contract.name),
-            same=sql.SQL(" AND ").join(same),
-            cursor=sql.Identifier(contract.cursor),
-            number=sql.SQL(ods_number(contract)),
-        )
-    )
 
 
 def _note_compared(

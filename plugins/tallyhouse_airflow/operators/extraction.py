@@ -14,7 +14,7 @@ from airflow.sdk import BaseHook
 from tallyhouse import declared_lineage
 from tallyhouse.contracts import SourceContract, TableContract, load_source
 from tallyhouse.errors import TallyhouseError, first_line
-from tallyhouse.extract.changes import Comparison, check_not_restored, compare_rows
+from tallyhouse.extract.changes import Comparison, compare_rows, went_back
 from tallyhouse.extract.deletes import Census, check_limit, take_census
 from tallyhouse.extract.give_way import GiveWay
 from tallyhouse.extract.open_work import OpenWork, behind, check_primary, next_watermark, tell
@@ -47,7 +47,8 @@ class ExtractionOperator(LineageMixin, RunOperator):
     :param source: name of the source's contract (templated)
     :param tables: tables to take; those of other sources are passed over, None takes all (templated)
     :param full_refresh: take whole tables instead of the window since the watermark (templated)
-    :param allow_deletes: whether more rows may be deleted than a contract's limit (templated)
+    :param allow_deletes: whether more rows may be deleted than a contract's limit, and a source be followed
+        that went back in time (templated)
     :param source_conn_id: connection of the extraction account; the contract's by default (templated)
 
     See `RunOperator` for the other parameters.
@@ -128,8 +129,11 @@ class ExtractionOperator(LineageMixin, RunOperator):
                 tell(work, self.contract)
         for number, one in enumerate(checked, start=1):
             self.log.info("%s/%s %s", number, len(tables), one.contract.qualified_name)
-            manifest = self._take(one, lake, work, watermarks[one.contract.name], context["ti"].try_number)
-            result[one.contract.name] = {"key": manifest.key, "rows": manifest.rows}
+            name = one.contract.name
+            manifest = self._take(
+                *(one, lake, work, watermarks[name], last.get(name), context["ti"].try_number)
+            )
+            result[name] = {"key": manifest.key, "rows": manifest.rows}
             lines += source_raw(manifest)
         # Now, not only with the publish: a run that the gate refuses has taken these rows all the same.
         with self.warehouse.connect() as connection:
@@ -151,7 +155,13 @@ class ExtractionOperator(LineageMixin, RunOperator):
         return [table for table in self.contract.tables if not self.tables or table.name in self.tables]
 
     def _take(
-        self, checked: Checked, lake: Lake, work: OpenWork | None, published: datetime | None, attempt: int
+        self,
+        checked: Checked,
+        lake: Lake,
+        work: OpenWork | None,
+        published: datetime | None,
+        previous: Manifest | None,
+        attempt: int,
     ) -> Manifest:
         """Takes one table."""
         table = checked.contract
@@ -186,6 +196,7 @@ class ExtractionOperator(LineageMixin, RunOperator):
                 census=partial(self.census, checked, lake, whole=whole),
                 compared=compared,
                 checked=checked,
+                previous=previous,
             )
 
     def _open(
@@ -299,11 +310,14 @@ class DatabaseToLakeOperator(ExtractionOperator):
         return census
 
     def compare(self, table: TableContract, watermark: datetime | None, *, whole: bool) -> Comparison | None:
-        """See `ExtractionOperator`; a source that went back in time is refused first."""
+        """See `ExtractionOperator`; a source that went back in time is asked about first."""
         with closing(self.connect()) as source, self.warehouse.connect() as warehouse:
-            check_not_restored(source, self.engine, warehouse, table, allowed=bool(self.allow_deletes))
+            back = went_back(source, self.engine, warehouse, table, allowed=bool(self.allow_deletes))
             if whole:
                 return None
+            if back:
+                self.log.warning("%s: the source went back in time; the whole table is taken", table.name)
+                return Comparison(None, table.row_digests or 1, 0, whole=True)
             compared = compare_rows(source, self.engine, warehouse, table, watermark)
         if compared is not None and compared.at is not None:
             self.log.info(

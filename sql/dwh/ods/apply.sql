@@ -1,12 +1,12 @@
 -- Applies what was accepted of one source table to its current state in ods, inside the publishing
 -- transaction. `staging` is the quoted name of a table LIKE ods.<table> that holds each key once.
 --   inserted   the key is new
---   updated    the staged row is newer, by (cursor, _snapshot), and differs in a contract column, or
---              the row had been deleted and is back
+--   updated    the staged row was seen later and differs in a contract column, or the row had been
+--              deleted and is back
 --   unchanged  everything else; the row in ods keeps its own _snapshot and _run
 -- The three parts see one snapshot, and each is counted for itself: that they add up to the staged
 -- rows is a proof, and a key staged twice breaks it.
-{% from "dwh/ods/rows.jinja" import names, age_of with context %}
+{% from "dwh/ods/rows.jinja" import names, staged_is %}
 WITH updated AS (
     UPDATE ods."{{ table }}" AS target
     SET
@@ -15,7 +15,7 @@ WITH updated AS (
     FROM {{ staging }} AS staged
     WHERE
         ({{ names("target.", key) }}) = ({{ names("staged.", key) }})
-        AND {{ age_of("staged") }} > {{ age_of("target") }}
+        AND {{ staged_is(">") }}
         AND (
             target._deleted_at IS NOT NULL
             OR row({{ names("target.", columns) }}) IS DISTINCT FROM row({{ names("staged.", columns) }})
@@ -44,7 +44,7 @@ SELECT
         INNER JOIN ods."{{ table }}" AS target
             ON ({{ names("target.", key) }}) = ({{ names("staged.", key) }})
         WHERE
-            {{ age_of("staged") }} <= {{ age_of("target") }}
+            {{ staged_is("<=") }}
             OR (
                 target._deleted_at IS NULL
                 AND row({{ names("target.", columns) }}) IS NOT DISTINCT FROM row({{ names("staged.", columns) }})

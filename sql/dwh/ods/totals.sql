@@ -1,9 +1,9 @@
 -- Sums the control totals of what a source table's accepted rows became in ods, after apply.sql. `staging`
 -- is the quoted name of the same table.
 --   ods         the rows of ods under the staged keys
---   superseded  staged rows that are no newer than, and differ from, what ods had already; their own values
+--   superseded  staged rows that were seen no later than what ods had already, and differ from it; their own values
 -- Both sums together are those of the accepted rows.
-{% from "dwh/ods/rows.jinja" import names, age_of with context %}
+{% from "dwh/ods/rows.jinja" import names, staged_is %}
 SELECT
 {% for total in totals %}
         coalesce(sum(target."{{ total }}") FILTER (WHERE NOT pair.superseded), 0)::NUMERIC AS "ods_{{ total }}",
@@ -16,7 +16,7 @@ INNER JOIN ods."{{ table }}" AS target
 CROSS JOIN LATERAL (
     SELECT
         (
-            {{ age_of("staged") }} <= {{ age_of("target") }}
+            {{ staged_is("<=") }}
             AND row({{ names("target.", columns) }}) IS DISTINCT FROM row({{ names("staged.", columns) }})
         ) AS superseded
 ) AS pair
