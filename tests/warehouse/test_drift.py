@@ -50,7 +50,8 @@ def test_a_missing_table_is_made_in_clickhouse_with_its_unknown_member(
     clickhouse: Client, model: str
 ) -> None:
     before = clickhouse.query(f"SELECT * FROM dwh.{model}").result_rows
-    clickhouse.command(f"DROP TABLE dwh.{model} SYNC")
+    for table in (model, f"{model}__a", f"{model}__b"):
+        clickhouse.command(f"DROP TABLE dwh.{table} SYNC")
     changes = clickhouse_changes(clickhouse)
     assert [change.what for change in changes] == [f"{model} is missing"]
     apply(clickhouse.command, changes)
@@ -100,11 +101,15 @@ def test_a_difference_is_named_and_ended_in_postgres(
 @pytest.mark.parametrize(
     ("by", "what"),
     [
-        ("ALTER TABLE dwh.fact_refund DROP COLUMN reason", "fact_refund.reason is missing"),
-        ("ALTER TABLE dwh.fact_refund ADD COLUMN x String", "fact_refund.x is in no definition"),
+        ("ALTER TABLE dwh.fact_refund__a DROP COLUMN reason", "fact_refund.reason is missing"),
+        ("ALTER TABLE dwh.fact_refund__a ADD COLUMN x String", "fact_refund.x is in no definition"),
         (
-            "ALTER TABLE dwh.fact_refund MODIFY COLUMN reason String",
+            "ALTER TABLE dwh.fact_refund__a MODIFY COLUMN reason String",
             "fact_refund.reason is String, not LowCardinality(String)",
+        ),
+        (
+            "CREATE OR REPLACE VIEW dwh.fact_refund AS SELECT refund_id FROM dwh.fact_refund__a",
+            "the view fact_refund has other columns",
         ),
         ("CREATE TABLE dwh.x (id Int32) ENGINE = MergeTree ORDER BY id", "x is in no definition"),
     ],
@@ -118,16 +123,16 @@ def test_a_difference_is_named_and_ended_in_clickhouse(clickhouse: Client, by: s
 
 
 def test_another_sorting_key_rebuilds_the_table_with_its_rows(clickhouse: Client) -> None:
-    before = clickhouse.query("SELECT * FROM dwh.dim_pancake").result_rows
-    clickhouse.command("CREATE TABLE dwh.other AS dwh.dim_pancake ENGINE = MergeTree ORDER BY name")
-    clickhouse.command("INSERT INTO dwh.other SELECT * FROM dwh.dim_pancake")
-    clickhouse.command("EXCHANGE TABLES dwh.other AND dwh.dim_pancake")
+    before = clickhouse.query("SELECT * FROM dwh.dim_pancake__a").result_rows
+    clickhouse.command("CREATE TABLE dwh.other AS dwh.dim_pancake__a ENGINE = MergeTree ORDER BY name")
+    clickhouse.command("INSERT INTO dwh.other SELECT * FROM dwh.dim_pancake__a")
+    clickhouse.command("EXCHANGE TABLES dwh.other AND dwh.dim_pancake__a")
     clickhouse.command("DROP TABLE dwh.other SYNC")
     changes = clickhouse_changes(clickhouse)
     assert len(changes) == 1
     apply(clickhouse.command, changes)
     assert clickhouse_changes(clickhouse) == []
-    assert clickhouse.query("SELECT * FROM dwh.dim_pancake").result_rows == before
+    assert clickhouse.query("SELECT * FROM dwh.dim_pancake__a").result_rows == before
 
 
 def test_the_command_says_what_differs(
@@ -143,6 +148,6 @@ def test_the_command_says_what_differs(
     monkeypatch.setenv("PORT_OFFSET", "0")
     monkeypatch.setenv("POSTGRES_PORT", str(migrated.postgres_port))
     assert main(["drift"]) == 0
-    clickhouse.command("ALTER TABLE dwh.fact_refund DROP COLUMN reason")
+    clickhouse.command("ALTER TABLE dwh.fact_refund__a DROP COLUMN reason")
     assert main(["drift"]) == 1
     assert "clickhouse: fact_refund.reason is missing" in capsys.readouterr().out

@@ -166,12 +166,38 @@ def test_clickhouse_goes_on_after_a_migration_that_died_half_way(
     counted = "SELECT count(), uniqExact(date_key) FROM dwh.dim_date"
     before = clickhouse.query(counted).result_rows
     clickhouse.command("TRUNCATE TABLE dwh.schema_version")
-    clickhouse.command("DROP TABLE dwh.mart_revenue_daily SYNC")
-    clickhouse.command("TRUNCATE TABLE dwh.dim_pancake")
+    clickhouse.command("DROP VIEW dwh.mart_revenue_daily SYNC")
+    clickhouse.command("DROP TABLE dwh.mart_revenue_daily__a SYNC")
+    clickhouse.command("TRUNCATE TABLE dwh.dim_pancake__a")
     assert [label[:4] for label in migrate_target(clickhouse_settings, "clickhouse")] == numbers("clickhouse")
     assert clickhouse.query(counted).result_rows == before
     assert clickhouse.command("SELECT count() FROM dwh.dim_pancake") == 1
     assert clickhouse.command("SELECT count() FROM dwh.mart_revenue_daily") == 0
+
+
+def test_clickhouse_tables_become_views_with_their_rows(
+    clickhouse: Client, clickhouse_settings: Settings
+) -> None:
+    """As the migrations before 0006 left it; then again, as after a death before the version was written."""
+    clickhouse.command("INSERT INTO dwh.dim_pancake__a VALUES (7, 7, 'thin', 'maple', true)")
+    names = clickhouse.query("SELECT name FROM system.tables WHERE database = 'dwh' AND engine = 'View'")
+    clickhouse.command("DROP VIEW dwh.etl_slots SYNC")
+    for name in {row[0] for row in names.result_rows} - {"etl_slots"}:
+        clickhouse.command(f"DROP VIEW dwh.{name} SYNC")
+        clickhouse.command(f"RENAME TABLE dwh.{name}__a TO dwh.{name}")
+        clickhouse.command(f"DROP TABLE dwh.{name}__b SYNC")
+    clickhouse.command("ALTER TABLE dwh.etl_run DROP COLUMN slots")
+    rows = "SELECT * FROM dwh.dim_pancake ORDER BY pancake_key"
+    before = clickhouse.query(rows).result_rows
+    for version in ("0005", None):
+        clickhouse.command("TRUNCATE TABLE dwh.schema_version")
+        if version:
+            clickhouse.command(f"INSERT INTO dwh.schema_version (version_num) VALUES ('{version}')")
+        migrate_target(clickhouse_settings, "clickhouse")
+        assert clickhouse.query(rows).result_rows == before
+        assert clickhouse.command("SELECT count() FROM dwh.dim_pancake__b") == 0
+        clickhouse.command("INSERT INTO dwh.etl_run VALUES ('r', 'p', now64(6), {'fact_refund': 'a'})")
+    assert len(before) == 2
 
 
 def test_clickhouse_keeps_its_runs_when_a_subject_becomes_a_pipeline(

@@ -2,8 +2,8 @@
 
 A target keeps itself which runs it shows. Every published run of the pipeline that is missing there is
 applied, oldest first, so a run that died between the two stores is finished by the next one, and a target
-that was emptied is filled again from the lake. Publishes of one pipeline into one target wait for one
-another.
+that was emptied is filled again from the lake. All of that is a change that nobody sees; it is compared with
+the warehouse first, and then shown by one act. Publishes of one pipeline into one target wait for each other.
 
 A run that a target refuses, or whose increments are gone, is marked in `etl.run_target` and holds up no
 other, nor another target. Its increments may no longer be applied once those of a later run are, so what it
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
@@ -29,6 +29,7 @@ from tallyhouse.lake import Lake
 from tallyhouse.ledger import ROWS, Line, check_closed, mart_in, shown_in, store
 from tallyhouse.models import definition
 from tallyhouse.models.definition import Totals
+from tallyhouse.models.digest import count_and_digest
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish.limits import Capacity, check_fits
 from tallyhouse.publish.staging import table_schema
@@ -104,34 +105,87 @@ def _publish(
             remedy="Publish it into PostgreSQL first; clear that task",
         )
     target.prepare(lambda model: _rows(connection, capacity, model))
+    target.begin(pipeline)
+    try:
+        lines = _change(connection, name, target, lake, pipeline, run_id, published, whole=whole)
+    finally:
+        # Where the server went away, the next change clears up; the first error counts.
+        with suppress(*target.errors):
+            target.abandon()
+    shown = target.shown_runs()
+    mark_shown(connection, name, [run for run in published if run in shown])
+    return lines
+
+
+def _change(
+    connection: psycopg.Connection[Any],
+    name: str,
+    target: Target,
+    lake: Lake,
+    pipeline: PipelineContract,
+    run_id: str,
+    published: Sequence[str],
+    *,
+    whole: bool,
+) -> list[Line]:
+    """What a publish changes, compared and then shown."""
     shown = target.shown_runs()
     # Of two runs, the older one's increments would put its rows in the place of newer ones.
     last = max((number for number, run in enumerate(published) if run in shown), default=-1)
     left = [run for run in published[: last + 1] if run not in shown]
+    applied = []
     for missing in published[last + 1 :]:
-        if (refusal := _apply(name, target, lake, pipeline, missing)) is not None:
+        if (refusal := _apply(name, target, lake, pipeline, missing)) is None:
+            applied.append(missing)
+        else:
             left.append(missing)
             log.error("%s", refusal)
             record_failure(connection, missing, refusal.failure(task(name)), target=name)
-    not_copied = None
+    refusal, copied = None, False
     if left or whole:
-        not_copied = _copy(connection, name, target, lake, pipeline, run_id, left)
-    target.build_marts(pipeline)
-    lines = [line for model in pipeline.models for line in _compare(connection, name, target, model)]
+        refusal = _copy(connection, name, target, lake, pipeline, run_id)
+        copied = refusal is None
+    if applied or copied:
+        target.build_marts(pipeline)
+    lines = []
+    for model in pipeline.models:
+        rows, *sums = _compare(connection, name, target, model)
+        # Of one model in each run, in turn, all; of the others what has changed.
+        its_turn = model == pipeline.models[len(published) % len(pipeline.models)]
+        changed = [f"increment/{model}/run={run}" for run in applied or [run_id]]
+        parts = [key for prefix in changed for key in lake.keys(prefix) if key.endswith(".parquet")]
+        most = sum(lake.row_count(key) for key in parts) > rows.left / 2
+        some = None if copied or its_turn or most else parts
+        lines += [rows, *sums, *_digests(connection, name, target, lake, model, some)]
     lines += [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
     with connection.transaction():
         store.write(connection, run_id, pipeline.name, lines)
-    if not_copied is not None:
-        raise not_copied
-    if left or whole:
-        # Says which rows and why, where the ledger would only say how many.
+    if copied:
+        refusal = _unfit(connection, target, pipeline)
+    # What a target refuses holds up no other run; what differs without a reason is not shown.
+    if refusal is None:
+        check_closed(lines, run_id)
+    runs = [*(left if copied else ()), *applied]
+    if runs or copied:
+        target.show(pipeline, runs or [run_id])
+        for run in runs:
+            log.info("run %s is in %s", run, target.title)
+    if refusal is not None:
+        raise refusal
+    return lines
+
+
+def _unfit(
+    connection: psycopg.Connection[Any], target: Target, pipeline: PipelineContract
+) -> TallyhouseError | None:
+    """Which rows of the warehouse a copy had to leave out, where the ledger only says how many."""
+    try:
         with connection.transaction():
             for model in pipeline.models:
-                check_fits(connection, "dwh", model, capacity, model=model)
-    check_closed(lines, run_id)
-    shown = target.shown_runs()
-    mark_shown(connection, name, [run for run in published if run in shown])
-    return lines
+                check_fits(connection, "dwh", model, Capacity.of(target), model=model)
+    except TallyhouseError as error:
+        return error
+    return None
 
 
 def verify(
@@ -172,11 +226,10 @@ def _apply(
     """
     try:
         with _refusals(target, run_id, name):
-            target.apply(pipeline, run_id, _increments(lake, pipeline, run_id))
+            target.apply(run_id, _increments(lake, pipeline, run_id))
     except TallyhouseError as error:
         error.add_context(f"pipeline {pipeline.name}", run_id)
         return error
-    log.info("run %s is in %s", run_id, target.title)
     return None
 
 
@@ -201,7 +254,6 @@ def _copy(
     lake: Lake,
     pipeline: PipelineContract,
     run_id: str,
-    left: list[str],
 ) -> TallyhouseError | None:
     """Copies every model as the warehouse has it, but for rows that the target cannot hold.
 
@@ -215,7 +267,7 @@ def _copy(
             _aside(connection, target, lake, pipeline.models, f"repair/{name}") as folders,
             _refusals(target, run_id, name),
         ):
-            target.copy(pipeline, left, folders)
+            target.copy(pipeline, folders)
     except TallyhouseError as error:
         error.add_context(f"pipeline {pipeline.name}", run_id)
         log.error("%s", error)
@@ -317,6 +369,45 @@ def _compare(connection: psycopg.Connection[Any], name: str, target: Target, mod
         ).fetchall()
     here, there = _totals(left, names), _totals(target.totals(definition(model)), names)
     return _lines(model, shown_in(name), {ROWS: Decimal(0)} | here, there)
+
+
+def _digests(
+    connection: psycopg.Connection[Any],
+    name: str,
+    target: Target,
+    lake: Lake,
+    model: str,
+    parts: list[str] | None,
+) -> list[Line]:
+    """The digest of all rows of a model, or of those whose keys are in some Parquet of the lake."""
+    defined = definition(model)
+    what = "all rows"
+    with connection.transaction():
+        query = sql.SQL("SELECT {} FROM dwh.{}").format(
+            sql.SQL(count_and_digest("postgres", defined)), sql.Identifier(model)
+        )
+        if parts is not None:
+            if not parts:
+                return []
+            what = "rows changed"
+            key = sql.Identifier(defined.key[0])
+            connection.execute(
+                sql.SQL(
+                    "CREATE TEMP TABLE changed ON COMMIT DROP AS SELECT {} FROM dwh.{} WITH NO DATA"
+                ).format(key, sql.Identifier(model))
+            )
+            with connection.cursor() as cursor, cursor.copy("COPY changed FROM STDIN") as copy:
+                for batch in lake.read_batches(parts, columns=[defined.key[0]]):
+                    for value in batch.column(0).to_pylist():
+                        copy.write_row((value,))
+            connection.execute("ANALYZE changed")
+            query += sql.SQL(" WHERE {0} IN (SELECT {0} FROM changed)").format(key)
+        here = connection.execute(query).fetchall()[0]
+    there = target.digest(defined, parts)
+    return [
+        Line(model, shown_in(name), f"{measure}({what})", Decimal(left), Decimal(right))
+        for measure, left, right in zip(("count", "digest"), here, there, strict=True)
+    ]
 
 
 def _totals(groups: Iterable[Sequence[str]], measures: list[str]) -> dict[str, Decimal]:

@@ -137,30 +137,56 @@ class Target(Protocol):
     def shown_runs(self) -> set[str]:
         """The runs that it shows."""
 
-    def apply(self, pipeline: PipelineContract, run_id: str, models: Sequence[str]) -> None:
-        """Brings a run's increments of these models in, and shows the run.
+    def begin(self, pipeline: PipelineContract) -> None:
+        """Begins a change of a pipeline's tables, which nobody sees before `show`.
 
-        Raises:
-            RowsRefusedError: It does not take them; the run is not shown.
+        What an earlier change left behind goes.
         """
 
-    def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
-        """Fills models anew from Parquet of the lake, and shows these runs.
+    def apply(self, run_id: str, models: Sequence[str]) -> None:
+        """Brings a run's increments of these models into the change.
+
+        Raises:
+            RowsRefusedError: It does not take them; the change has none of the model's that it refused.
+        """
+
+    def copy(self, pipeline: PipelineContract, folders: Mapping[str, str]) -> None:
+        """Fills models anew from Parquet of the lake, in the change.
 
         Args:
             pipeline: Whose models.
-            runs: Published runs that it did not show.
             folders: By model, the prefix in the lake below which all its rows are; none where it has none.
 
         Raises:
-            RowsRefusedError: It does not take the rows of a model; these runs are not shown.
+            RowsRefusedError: It does not take the rows of a model, which stays as it was in the change.
         """
 
     def build_marts(self, pipeline: PipelineContract) -> None:
-        """Builds the marts from the models, unless they were built with them."""
+        """Builds the marts from the models, in the change."""
+
+    def show(self, pipeline: PipelineContract, runs: Sequence[str]) -> None:
+        """Ends the change by one act: all its tables are seen from now on, and that it shows these runs.
+
+        Raises:
+            TallyhouseError: A later publish began a change of its own; this one is not shown.
+        """
+
+    def abandon(self) -> None:
+        """Forgets the change, if one has begun and is not shown."""
 
     def totals(self, model: Definition) -> Groups:
-        """A model's rows and the sums of its measures, by group."""
+        """A model's rows and the sums of its measures, by group; in a change, those of the change.
+
+        So are `digest`, `mart_totals` and `differing`.
+        """
+
+    def digest(self, model: Definition, parts: Sequence[str] | None) -> tuple[str, str]:
+        """How many rows of a model there are, and their digest (`models.digest`), as text.
+
+        Args:
+            model: The model.
+            parts: Parquet objects of the lake: only rows whose keys they hold. None for all.
+        """
 
     def mart_totals(self, mart: Definition) -> tuple[Groups, Groups]:
         """What a mart's sums should be, by the model that it adds up, and what they are."""

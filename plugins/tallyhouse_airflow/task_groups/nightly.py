@@ -108,7 +108,7 @@ def nightly(pipeline: str, fetch: type[RunOperator] | None = None) -> None:
             )
     check = CheckBatchOperator(task_id="check", **run)
     transform = TransformBatchOperator(task_id="transform", **run)
-    with TaskGroup("publish", tooltip="One transaction, then verified swaps") as publish:
+    with TaskGroup("publish", tooltip="One transaction, then targets, verified before they show") as publish:
         warehouse = LakeToPostgresOperator(
             task_id="warehouse",
             outlets=published(pipeline, "warehouse/ods", *(["warehouse/star-schema"] if models else [])),

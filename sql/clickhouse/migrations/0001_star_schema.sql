@@ -1,5 +1,5 @@
 -- The star schema, with the columns and the order of PostgreSQL's, and which runs it shows. The server
--- has no transaction for these statements, so each is safe to repeat.
+-- has no transaction for these statements, so each is safe to repeat. `__a` is what 0006 puts behind a view.
 CREATE TABLE IF NOT EXISTS dwh.etl_run (
     run_id String,
     subject LowCardinality(String),
@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS dwh.dim_date (
 ENGINE = MergeTree
 ORDER BY date_key;
 
-CREATE TABLE IF NOT EXISTS dwh.dim_category (
+CREATE TABLE IF NOT EXISTS dwh.dim_category__a (
     category_key Int64,
     category_id String,
     parent_category_id Nullable(String),
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS dwh.dim_category (
 ENGINE = MergeTree
 ORDER BY category_key;
 
-CREATE TABLE IF NOT EXISTS dwh.dim_payment_method (
+CREATE TABLE IF NOT EXISTS dwh.dim_payment_method__a (
     payment_method_key Int64,
     method_id Int16,
     code LowCardinality(String),
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS dwh.dim_payment_method (
 ENGINE = MergeTree
 ORDER BY payment_method_key;
 
-CREATE TABLE IF NOT EXISTS dwh.dim_product (
+CREATE TABLE IF NOT EXISTS dwh.dim_product__a (
     product_key Int64,
     product_id String,
     sku String,
@@ -72,7 +72,7 @@ CREATE TABLE IF NOT EXISTS dwh.dim_product (
 ENGINE = MergeTree
 ORDER BY (product_id, valid_from);
 
-CREATE TABLE IF NOT EXISTS dwh.dim_customer (
+CREATE TABLE IF NOT EXISTS dwh.dim_customer__a (
     customer_key Int64,
     customer_id String,
     user_id Nullable(String),
@@ -96,7 +96,7 @@ CREATE TABLE IF NOT EXISTS dwh.dim_customer (
 ENGINE = MergeTree
 ORDER BY (customer_id, valid_from);
 
-CREATE TABLE IF NOT EXISTS dwh.dim_pancake (
+CREATE TABLE IF NOT EXISTS dwh.dim_pancake__a (
     pancake_key Int64,
     pancake_id Int32,
     name String,
@@ -106,7 +106,7 @@ CREATE TABLE IF NOT EXISTS dwh.dim_pancake (
 ENGINE = MergeTree
 ORDER BY pancake_key;
 
-CREATE TABLE IF NOT EXISTS dwh.fact_order_line (
+CREATE TABLE IF NOT EXISTS dwh.fact_order_line__a (
     order_item_id String,
     order_id String,
     order_number Nullable(String),
@@ -133,7 +133,7 @@ PARTITION BY toYYYYMM(business_date)
 ORDER BY (business_date, product_key, order_item_id)
 SETTINGS allow_nullable_key = 1;
 
-CREATE TABLE IF NOT EXISTS dwh.fact_payment (
+CREATE TABLE IF NOT EXISTS dwh.fact_payment__a (
     payment_id String,
     order_id String,
     customer_key Int64,
@@ -151,7 +151,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM(business_date)
 ORDER BY (business_date, payment_method_key, payment_id);
 
-CREATE TABLE IF NOT EXISTS dwh.fact_refund (
+CREATE TABLE IF NOT EXISTS dwh.fact_refund__a (
     refund_id String,
     payment_id String,
     order_id Nullable(String),
@@ -168,7 +168,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM(business_date)
 ORDER BY (business_date, payment_method_key, refund_id);
 
-CREATE TABLE IF NOT EXISTS dwh.fact_pancake_rating (
+CREATE TABLE IF NOT EXISTS dwh.fact_pancake_rating__a (
     pancake_id Int32,
     pancake_key Int64,
     date_key Int32,

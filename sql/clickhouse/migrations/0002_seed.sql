@@ -33,7 +33,7 @@ SELECT
     FALSE AS is_weekend
 WHERE -1 NOT IN (SELECT date_key FROM dwh.dim_date);
 
-INSERT INTO dwh.dim_category
+INSERT INTO dwh.dim_category__a
 SELECT
     -1 AS category_key,
     '00000000-0000-0000-0000-000000000000' AS category_id,
@@ -45,9 +45,9 @@ SELECT
     'Unknown' AS path,
     'Unknown' AS root_name,
     FALSE AS is_active
-WHERE -1 NOT IN (SELECT category_key FROM dwh.dim_category);
+WHERE -1 NOT IN (SELECT category_key FROM dwh.dim_category__a);
 
-INSERT INTO dwh.dim_payment_method
+INSERT INTO dwh.dim_payment_method__a
 SELECT
     -1 AS payment_method_key,
     -1 AS method_id,
@@ -56,9 +56,9 @@ SELECT
     'Unknown' AS provider,
     FALSE AS is_online,
     FALSE AS is_active
-WHERE -1 NOT IN (SELECT payment_method_key FROM dwh.dim_payment_method);
+WHERE -1 NOT IN (SELECT payment_method_key FROM dwh.dim_payment_method__a);
 
-INSERT INTO dwh.dim_product
+INSERT INTO dwh.dim_product__a
 SELECT
     -1 AS product_key,
     '00000000-0000-0000-0000-000000000000' AS product_id,
@@ -75,9 +75,9 @@ SELECT
     toDateTime64('1900-01-01 00:00:00', 6, 'UTC') AS valid_from,
     toDateTime64('2299-12-31 00:00:00', 6, 'UTC') AS valid_to,
     TRUE AS is_current
-WHERE -1 NOT IN (SELECT product_key FROM dwh.dim_product);
+WHERE -1 NOT IN (SELECT product_key FROM dwh.dim_product__a);
 
-INSERT INTO dwh.dim_customer
+INSERT INTO dwh.dim_customer__a
 SELECT
     -1 AS customer_key,
     '00000000-0000-0000-0000-000000000000' AS customer_id,
@@ -98,13 +98,13 @@ SELECT
     toDateTime64('1900-01-01 00:00:00', 6, 'UTC') AS valid_from,
     toDateTime64('2299-12-31 00:00:00', 6, 'UTC') AS valid_to,
     TRUE AS is_current
-WHERE -1 NOT IN (SELECT customer_key FROM dwh.dim_customer);
+WHERE -1 NOT IN (SELECT customer_key FROM dwh.dim_customer__a);
 
-INSERT INTO dwh.dim_pancake
+INSERT INTO dwh.dim_pancake__a
 SELECT
     -1 AS pancake_key,
     -1 AS pancake_id,
     'Unknown' AS name,
     'Unknown' AS syrup_type,
     FALSE AS is_buttery
-WHERE -1 NOT IN (SELECT pancake_key FROM dwh.dim_pancake);
+WHERE -1 NOT IN (SELECT pancake_key FROM dwh.dim_pancake__a);

@@ -1,6 +1,6 @@
 -- The marts: each is built anew of the star schema by its sql/clickhouse/models/<mart>/build.sql, which
 -- says what its columns mean.
-CREATE TABLE IF NOT EXISTS dwh.mart_revenue_daily (
+CREATE TABLE IF NOT EXISTS dwh.mart_revenue_daily__a (
     business_date Nullable(Date32),
     category LowCardinality(String),
     region LowCardinality(String),
@@ -15,7 +15,7 @@ ENGINE = MergeTree
 ORDER BY (business_date, category, region, currency)
 SETTINGS allow_nullable_key = 1;
 
-CREATE TABLE IF NOT EXISTS dwh.mart_customer_cohorts (
+CREATE TABLE IF NOT EXISTS dwh.mart_customer_cohorts__a (
     cohort_month Date32,
     month_number UInt16,
     currency LowCardinality(String),
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS dwh.mart_customer_cohorts (
 ENGINE = MergeTree
 ORDER BY (cohort_month, month_number, currency);
 
-CREATE TABLE IF NOT EXISTS dwh.mart_payment_conversion (
+CREATE TABLE IF NOT EXISTS dwh.mart_payment_conversion__a (
     business_date Date32,
     payment_method LowCardinality(String),
     provider LowCardinality(String),
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS dwh.mart_payment_conversion (
 ENGINE = MergeTree
 ORDER BY (business_date, payment_method, provider, currency);
 
-CREATE TABLE IF NOT EXISTS dwh.mart_pancake_quality (
+CREATE TABLE IF NOT EXISTS dwh.mart_pancake_quality__a (
     business_date Date32,
     syrup_type LowCardinality(String),
     is_buttery Bool,

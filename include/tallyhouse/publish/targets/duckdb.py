@@ -1,12 +1,12 @@
 """A DuckDB file with the star schema and the marts, for a laptop: `TARGETS=clickhouse,duckdb`.
 
-The connection's host is the file. It is open only while runs are brought in, by one transaction a run. Its
-tables are made from the definitions; where they are not as those say, all are made anew and filled again.
+The connection's host is the file. It is open only while runs are brought in, by one transaction. Its tables
+are made from the definitions; where they are not as those say, all are made anew and filled again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,6 +21,7 @@ from tallyhouse.contracts import Kind, PipelineContract
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, ModelKind, all_definitions, definition
 from tallyhouse.models.definition import COUNTS, ModelColumn
+from tallyhouse.models.digest import count_and_digest
 from tallyhouse.models.load import own_key
 from tallyhouse.models.mart_totals import totals
 from tallyhouse.models.postgres import NO_GROUP
@@ -46,7 +47,7 @@ _RUNS = "CREATE TABLE dwh.etl_run (run_id VARCHAR PRIMARY KEY, pipeline VARCHAR,
 
 
 class Target(target.Target):
-    """See `tallyhouse.publish.target.Target`; its marts are built in the transaction of the models."""
+    """See `tallyhouse.publish.target.Target`; a change is a transaction."""
 
     title = "DuckDB"
     exclusive = True  # a file has one writer
@@ -58,6 +59,7 @@ class Target(target.Target):
     def __init__(self, file: Path, lake: Lake) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._lake, self._db = lake, duckdb.connect(file)
+        self._changing, self._applied = False, dict[str, Sequence[str]]()
         self._db.execute(f"SET TimeZone = 'UTC'; {_MACROS}")
 
     @classmethod
@@ -94,23 +96,48 @@ class Target(target.Target):
         """The runs of `etl_run`."""
         return {run_id for (run_id,) in self._db.execute("SELECT run_id FROM dwh.etl_run").fetchall()}
 
-    def apply(self, pipeline: PipelineContract, run_id: str, models: Sequence[str]) -> None:
-        """In one transaction, marts and the run's own line included."""
-        with self._transaction():
+    def begin(self, pipeline: PipelineContract) -> None:
+        """Begins a transaction."""
+        self._db.begin()
+        self._changing, self._applied = True, {}
+
+    def apply(self, run_id: str, models: Sequence[str]) -> None:
+        """Rows by their keys."""
+        with self._again_when_refused():
             for model in models:
                 key, gone = definition(model).key[0], own_key(definition(model))[0]
                 for folder, column in (("removed", gone), ("increment", key)):
                     those = f'"{column}" IN (SELECT "{column}" FROM aside)'
                     if self._lake.keys(prefix := f"{folder}/{model}/run={run_id}"):
                         self._replace(model, prefix, those, insert=folder == "increment")
-            self._finish(pipeline, [run_id])
+        self._applied[run_id] = models
 
-    def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
-        """In one transaction, all models and marts."""
-        with self._transaction():
+    def copy(self, pipeline: PipelineContract, folders: Mapping[str, str]) -> None:
+        """All models, or none."""
+        with self._again_when_refused():
             for model in pipeline.models:
                 self._replace(model, folders.get(model), "true")
-            self._finish(pipeline, runs)
+
+    def build_marts(self, pipeline: PipelineContract) -> None:
+        """By the translated queries."""
+        for mart in pipeline.marts:
+            query = translated(statements.render(f"clickhouse/models/{mart}/build.sql", staging=mart))
+            self._db.execute(f'DELETE FROM dwh."{mart}"; INSERT INTO dwh."{mart}" {query}')
+
+    def show(self, pipeline: PipelineContract, runs: Sequence[str]) -> None:
+        """Commits."""
+        for run_id in runs:
+            self._db.execute(
+                "INSERT INTO dwh.etl_run VALUES (?, ?, now()) ON CONFLICT DO NOTHING", [run_id, pipeline.name]
+            )
+        self._db.commit()
+        self._changing = False
+
+    def abandon(self) -> None:
+        """Rolls back."""
+        if self._changing:
+            self._db.rollback()
+            self._changing = False
 
     def totals(self, model: Definition) -> Groups:
         """Sums of DECIMAL and integers, which are exact."""
@@ -121,6 +148,16 @@ class Target(target.Target):
         listed = ", ".join([group, "count(*)::VARCHAR", *sums])
         return self._db.execute(f'SELECT {listed} FROM dwh."{model.name}" GROUP BY 1').fetchall()
 
+    def digest(self, model: Definition, parts: Sequence[str] | None) -> tuple[str, str]:
+        """Keys are read from the lake by Arrow."""
+        which = ""
+        if parts is not None:
+            self._register(*parts)
+            which = f' WHERE "{model.key[0]}" IN (SELECT "{model.key[0]}" FROM aside)'
+        query = f'SELECT {count_and_digest("duckdb", model)} FROM dwh."{model.name}"{which}'
+        ((rows, digest),) = self._db.execute(query).fetchall()
+        return rows, digest
+
     def mart_totals(self, mart: Definition) -> tuple[Groups, Groups]:
         """By the two queries that the definition gives, translated."""
         of_model, of_mart = (self._db.execute(translated(q)).fetchall() for q in totals(mart))
@@ -129,23 +166,29 @@ class Target(target.Target):
     def differing(self, model: Definition, folder: str) -> int:
         """By EXCEPT, both ways; a row that stands twice counts twice."""
         mine, theirs = (f"SELECT {_names(model.name)} FROM {one}" for one in (f'dwh."{model.name}"', "aside"))
-        self._register(folder)
+        self._register(*self._parts(folder))
         ((rows,),) = self._db.execute(
             f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {mine}))"
         ).fetchall()
         return int(rows)
 
-    def _finish(self, pipeline: PipelineContract, runs: Iterable[str]) -> None:
-        for mart in pipeline.marts:
-            query = translated(statements.render(f"clickhouse/models/{mart}/build.sql", staging=mart))
-            self._db.execute(f'DELETE FROM dwh."{mart}"; INSERT INTO dwh."{mart}" {query}')
-        for run_id in runs:
-            self._db.execute("INSERT INTO dwh.etl_run VALUES (?, ?, now())", [run_id, pipeline.name])
+    @contextmanager
+    def _again_when_refused(self) -> Iterator[None]:
+        """A statement that fails ends the transaction: what was applied before comes into a new one."""
+        try:
+            yield
+        except RowsRefusedError:
+            before, self._applied = self._applied, {}
+            self._db.rollback()
+            self._db.begin()
+            for run_id, models in before.items():
+                self.apply(run_id, models)
+            raise
 
     def _replace(self, model: str, folder: str | None, which: str, *, insert: bool = True) -> None:
         """Puts the rows below a prefix, if there is one, in the place of those that are there."""
         if folder:
-            self._register(folder)
+            self._register(*self._parts(folder))
         try:
             self._db.execute(f'DELETE FROM dwh."{model}" WHERE {which}')
             if folder and insert:
@@ -163,9 +206,12 @@ class Target(target.Target):
             raise
         self._db.commit()
 
-    def _register(self, folder: str) -> None:
-        """The Parquet objects below a prefix as the view `aside`, read in place by Arrow."""
-        keys = [self._lake.path(key) for key in self._lake.keys(folder) if key.endswith(".parquet")]
+    def _parts(self, folder: str) -> list[str]:
+        return [key for key in self._lake.keys(folder) if key.endswith(".parquet")]
+
+    def _register(self, *parts: str) -> None:
+        """Parquet objects as the view `aside`, read in place by Arrow."""
+        keys = [self._lake.path(key) for key in parts]
         self._db.register("aside", ds.dataset(keys, filesystem=self._lake.filesystem, format="parquet"))
 
 

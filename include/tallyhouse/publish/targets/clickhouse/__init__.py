@@ -1,11 +1,15 @@
-"""ClickHouse: each table is filled as a staging table and exchanged with the old one.
+"""ClickHouse: what people query are views, each over two tables, of which one is seen.
 
-Which runs it shows is in its own table `etl_run`. Its tables are made by migrations (`sql/clickhouse`). It
-reads the lake by itself.
+A change is made in tables aside. Then they take the place of those that nobody sees, and one INSERT into
+`etl_run` says at once, of all the views, which table each of them shows from now on, and which runs that is.
+A query sees one state of all views, since the engine asks for it once a query. The tables are made by
+migrations (`sql/clickhouse`). It reads the lake by itself.
 """
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Self
@@ -17,8 +21,10 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError,
 from sqlalchemy import URL
 
 from tallyhouse.contracts import PipelineContract
+from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, definition
+from tallyhouse.models.digest import count_and_digest
 from tallyhouse.models.drift import Change
 from tallyhouse.models.load import own_key
 from tallyhouse.models.mart_totals import totals
@@ -66,6 +72,9 @@ class Target(target.Target):
         self.client = client
         self._lake = lake
         self._access = access
+        self._token = ""
+        self._aside: dict[str, str] = {}  # the change: the table of each model or mart that it has
+        self._slots: dict[str, str] = {}  # which of its two tables each view shows
 
     @classmethod
     def open(cls, place: Place, lake: Lake, access: LakeAccess) -> Self:
@@ -94,51 +103,111 @@ class Target(target.Target):
         """The runs of `etl_run`."""
         return {row[0] for row in self.client.query("SELECT run_id FROM etl_run").result_rows}
 
-    def apply(self, pipeline: PipelineContract, run_id: str, models: Sequence[str]) -> None:
-        """Swaps each model in with the run's rows in place of those of the same key."""
-        for model in models:
-            (key,) = definition(model).key
-            names = _names(model)
-            staging = f"`{model}__staging`"
-            stays, new = [], []
-            if self._lake.keys(prefix := f"increment/{model}/run={run_id}"):
-                increment = self._parquet(prefix)
-                stays.append(f"`{key}` NOT IN (SELECT `{key}` FROM {increment})")
-                new.append(f"INSERT INTO {staging} ({names}) SELECT {names} FROM {increment}")
-            if self._lake.keys(prefix := f"removed/{model}/run={run_id}"):
-                gone = own_key(definition(model))[0]
-                stays.append(f"`{gone}` NOT IN (SELECT `{gone}` FROM {self._parquet(prefix)})")
-            with _naming(model):
-                self._swap_in(
-                    model,
-                    [
-                        f"INSERT INTO {staging} ({names}) SELECT {names} FROM `{model}` "
-                        f"WHERE {' AND '.join(stays)}",
-                        *new,
-                    ],
-                )
-        self._mark_shown(pipeline, [run_id])
+    def begin(self, pipeline: PipelineContract) -> None:
+        """Drops what an earlier change left; its publish finds its tables gone and shows nothing."""
+        self._aside = {}
+        self._token = secrets.token_hex(4)
+        names = [*pipeline.models, *pipeline.marts]
+        kept = {*names, *(tables.of_slot(name, slot) for name in names for slot in tables.SLOTS)}
+        for table in self._column("SELECT name FROM system.tables WHERE database = currentDatabase()"):
+            if table.partition("__")[0] in names and table not in kept:
+                self._drop(table)
+        self._slots = dict(self.client.query("SELECT slots FROM etl_slots").result_rows[0][0])
 
-    def copy(self, pipeline: PipelineContract, runs: Sequence[str], folders: Mapping[str, str]) -> None:
-        """Swaps each model in; one that is refused stays as it was, and the others are filled."""
+    def apply(self, run_id: str, models: Sequence[str]) -> None:
+        """Puts a run's rows in place of those of the same key.
+
+        A table aside takes over the live one's parts as they are; of the partitions where rows change, the
+        rows that stay are written again.
+        """
+        for model in models:
+            with _naming(model):
+                self._apply(model, run_id)
+
+    def _apply(self, model: str, run_id: str) -> None:
+        defined = definition(model)
+        (key,), gone, names = defined.key, own_key(defined)[0], _names(model)
+        increment, removed = f"increment/{model}/run={run_id}", f"removed/{model}/run={run_id}"
+        changed = [
+            f"`{column}` IN (SELECT `{column}` FROM {self._parquet(prefix)})"
+            for prefix, column in ((increment, key), (removed, gone))
+            if self._lake.keys(prefix)
+        ]
+        if not changed:
+            return
+        goes, live = " OR ".join(changed), self._live(model)
+        touched = self._column(f"SELECT DISTINCT _partition_id FROM `{live}` WHERE {goes}")
+        table = self._new(model, f"CLONE AS `{live}`")
+        for partition in touched:
+            self.client.command(f"ALTER TABLE `{table}` DROP PARTITION ID {format_str(partition)}")
+        if touched:
+            self._insert(
+                table,
+                f"({names}) SELECT {names} FROM `{live}` WHERE _partition_id IN "
+                f"({', '.join(map(format_str, touched))}) AND NOT ({goes})",
+            )
+        if self._lake.keys(increment):
+            self._insert(table, f"({names}) SELECT {names} FROM {self._parquet(increment)}")
+        self._put_aside(model, table)
+
+    def copy(self, pipeline: PipelineContract, folders: Mapping[str, str]) -> None:
+        """Fills each model anew; one that is refused stays as it was, and the others are filled."""
         refusal = None
         for model in pipeline.models:
             names = _names(model)
-            insert = f"INSERT INTO `{model}__staging` ({names}) SELECT {names} FROM "
             try:
                 with _naming(model):
-                    self._swap_in(model, [insert + self._parquet(folders[model])] if model in folders else [])
+                    table = self._new(model, f"AS `{self._live(model)}`")
+                    if model in folders:
+                        self._insert(table, f"({names}) SELECT {names} FROM {self._parquet(folders[model])}")
+                    self._put_aside(model, table)
             except RowsRefusedError as error:
                 refusal = refusal or error
         if refusal is not None:
             raise refusal
-        self._mark_shown(pipeline, runs)
 
     def build_marts(self, pipeline: PipelineContract) -> None:
-        """Swaps each mart in."""
+        """By their queries."""
         for mart in pipeline.marts:
-            query = statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"{mart}__staging")
-            self._swap_in(mart, [query])
+            table = self._new(mart, f"AS `{self._live(mart)}`")
+            query = statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"`{table}`")
+            self._fill(self._of_change(query))
+            self._put_aside(mart, table)
+
+    def show(self, pipeline: PipelineContract, runs: Sequence[str]) -> None:
+        """Exchanges what is aside with what nobody sees, and says by one row for each run which is seen.
+
+        The rows are one block of one partition, so they are there all at once; and none of them, where the
+        tables are no longer this change's: a later one has begun since.
+        """
+        slots = {name: _other(self._slots.get(name, "")) for name in self._aside}
+        uuids = self._uuids(self._aside.values())
+        for name, table in self._aside.items():
+            if table not in uuids:
+                raise _superseded()
+            self.client.command(f"EXCHANGE TABLES `{table}` AND `{tables.of_slot(name, slots[name])}`")
+        mine = {tables.of_slot(name, slot): uuids[self._aside[name]] for name, slot in slots.items()}
+        listed, names, shown = (
+            f"[{', '.join(map(format_str, some))}]::Array(String)" for some in (runs, slots, slots.values())
+        )
+        self.client.command(
+            "INSERT INTO etl_run (run_id, pipeline, applied_at, slots) "
+            # Later than all before, whatever the server's clock says: the last one counts.
+            "WITH greatest(now64(6, 'UTC'), (SELECT max(applied_at) FROM etl_run)) AS now "
+            f"SELECT run, {format_str(pipeline.name)}, now + toIntervalMicrosecond(number), "
+            f"mapFromArrays({names}, {shown}) "
+            f"FROM system.one ARRAY JOIN {listed} AS run, arrayEnumerate({listed}) AS number "
+            f"WHERE {_still_there(mine)}"
+        )
+        if not self.client.query(f"SELECT {_still_there(mine)}").result_rows[0][0]:
+            raise _superseded()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Drops what is aside, or what was seen before it."""
+        for table in self._aside.values():
+            self._drop(table)
+        self._aside = {}
 
     def totals(self, model: Definition) -> Groups:
         """Sums of Decimal and integers, which are exact."""
@@ -152,19 +221,33 @@ class Target(target.Target):
                 *(f"toString(ifNull(sum(`{name}`), 0))" for name in names),
             ]
         )
-        rows = self.client.query(f"SELECT {found} FROM `{model.name}` GROUP BY grouped").result_rows
+        query = f"SELECT {found} FROM dwh.`{model.name}` GROUP BY grouped"
+        rows = self.client.query(self._of_change(query)).result_rows
         return list(rows)
+
+    def digest(self, model: Definition, parts: Sequence[str] | None) -> tuple[str, str]:
+        """Keys are read from the lake by the server."""
+        (key,) = model.key
+        which = ""
+        if parts is not None:
+            keys = " UNION ALL ".join(f"SELECT `{key}` FROM {self._parquet(part)}" for part in parts)
+            which = f" WHERE `{key}` IN ({keys})"
+        query = f"SELECT {count_and_digest('clickhouse', model)} FROM dwh.`{model.name}`{which}"
+        ((rows, digest),) = self.client.query(self._of_change(query)).result_rows
+        return rows, digest
 
     def mart_totals(self, mart: Definition) -> tuple[Groups, Groups]:
         """By the two queries that the definition gives."""
-        of_model, of_mart = (list(self.client.query(query).result_rows) for query in totals(mart))
+        of_model, of_mart = (
+            list(self.client.query(self._of_change(query)).result_rows) for query in totals(mart)
+        )
         return of_model, of_mart
 
     def differing(self, model: Definition, folder: str) -> int:
         """By EXCEPT, both ways."""
         names = _names(model.name)
         mine, theirs = (
-            f"SELECT {names} FROM `{model.name}`",
+            self._of_change(f"SELECT {names} FROM dwh.`{model.name}`"),
             f"SELECT {names} FROM {self._parquet(folder)}",
         )
         ((rows,),) = self.client.query(
@@ -173,33 +256,83 @@ class Target(target.Target):
         ).result_rows
         return int(rows)
 
-    def _mark_shown(self, pipeline: PipelineContract, runs: Iterable[str]) -> None:
-        for run_id in runs:
-            self.client.command(
-                "INSERT INTO etl_run (run_id, pipeline, applied_at) VALUES "
-                f"({format_str(run_id)}, {format_str(pipeline.name)}, now64(6, 'UTC'))"
-            )
+    def _live(self, name: str) -> str:
+        """The table that holds a model's or mart's rows: aside, else the one that is seen."""
+        return self._aside.get(name) or tables.of_slot(name, self._slots.get(name) or tables.SLOTS[0])
 
-    def _swap_in(self, table: str, inserts: list[str]) -> None:
-        """Fills a table of the same shape aside, then exchanges the two; readers see one of them whole."""
-        staging = f"`{table}__staging`"
-        self.client.command(f"DROP TABLE IF EXISTS {staging} SYNC")
-        self.client.command(f"CREATE TABLE {staging} AS `{table}`")
-        for insert in inserts:
-            # Facts are partitioned by month; a first run may bring any number of them.
-            self.client.command(insert, settings={"max_partitions_per_insert_block": 0})
-        self.client.command(f"EXCHANGE TABLES {staging} AND `{table}`")
-        self.client.command(f"DROP TABLE {staging} SYNC")
+    def _new(self, name: str, how: str) -> str:
+        table = f"{name}__{self._token}_{secrets.token_hex(2)}"
+        self.client.command(f"CREATE TABLE `{table}` {how}")
+        return table
+
+    def _put_aside(self, name: str, table: str) -> None:
+        if before := self._aside.get(name):
+            self._drop(before)
+        self._aside[name] = table
+
+    def _drop(self, table: str) -> None:
+        # Not SYNC: that would wait for whoever still reads what was seen before.
+        self.client.command(f"DROP TABLE IF EXISTS `{table}`")
+
+    def _insert(self, table: str, rows: str) -> None:
+        self._fill(f"INSERT INTO `{table}` {rows}")
+
+    def _fill(self, insert: str) -> None:
+        # Facts are partitioned by month; a first run may bring any number of them.
+        self.client.command(insert, settings={"max_partitions_per_insert_block": 0})
+
+    def _of_change(self, query: str) -> str:
+        """A query over the star schema, to be asked of the change's own tables."""
+
+        def table(found: re.Match[str]) -> str:
+            return f"`{self._aside[found[1]]}`" if found[1] in self._aside else found[0]
+
+        return re.sub(r"\bdwh\.`?(\w+)`?", table, query)
+
+    def _uuids(self, names: Iterable[str]) -> dict[str, str]:
+        """The server's own identities of tables, for those that are there."""
+        listed = ", ".join(map(format_str, [*names, ""]))
+        found = self.client.query(
+            "SELECT name, toString(uuid) FROM system.tables WHERE database = currentDatabase() "
+            f"AND name IN ({listed})"
+        ).result_rows
+        return {name: uuid for name, uuid in found}  # noqa: C416 - rows are sequences
+
+    def _column(self, query: str) -> list[str]:
+        return [row[0] for row in self.client.query(query).result_rows]
 
     def _parquet(self, folder: str) -> str:
-        """The table function that reads the Parquet objects below a prefix."""
+        """The table function that reads a Parquet object, or those below a prefix."""
         # In the statement's text, quoted: bound parameters would carry the secret in the URL.
         access = self._access
+        objects = folder if folder.endswith(".parquet") else f"{folder}/*.parquet"
         url, account, secret = map(
             format_str,
-            (f"{access.endpoint}/{self._lake.root}/{folder}/*.parquet", access.access_key, access.secret_key),
+            (f"{access.endpoint}/{self._lake.root}/{objects}", access.access_key, access.secret_key),
         )
         return f"s3({url}, {account}, {secret}, 'Parquet')"
+
+
+def _still_there(uuids: Mapping[str, str]) -> str:
+    """A condition: whether these names are still those of these tables."""
+    if not uuids:
+        return "true"
+    pairs = ", ".join(f"({format_str(name)}, {format_str(uuid)})" for name, uuid in uuids.items())
+    return (
+        "(SELECT count() FROM system.tables WHERE database = currentDatabase() "
+        f"AND (name, toString(uuid)) IN ({pairs})) = {len(uuids)}"
+    )
+
+
+def _other(slot: str) -> str:
+    return next(one for one in tables.SLOTS if one != (slot or tables.SLOTS[0]))
+
+
+def _superseded() -> TallyhouseError:
+    return TallyhouseError(
+        "a later publish of the pipeline took over; this one shows nothing",
+        remedy="Nothing is lost: that one brings in all published runs",
+    )
 
 
 @contextmanager

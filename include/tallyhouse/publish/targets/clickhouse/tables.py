@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
@@ -24,8 +24,12 @@ _TYPES = {
 }
 _COUNTS = {"ubigint": "UInt64", "usmallint": "UInt16"}
 DATABASE = "dwh"
-OWN_TABLES = ("etl_run", "schema_version")
-"""Tables in the star schema's database that hand-written migrations make."""
+OWN_TABLES = ("etl_run", "etl_slots", "schema_version")
+"""Tables and views in the star schema's database that hand-written migrations make."""
+SLOTS = ("a", "b")
+"""A model or mart is a view over two tables, `<name>__a` and `<name>__b`; the calendar is a table."""
+SLOTS_SHOWN = f"(SELECT slots FROM {DATABASE}.etl_slots)"
+"""Which of its tables each view shows. The same words in every view: the engine then asks once a query."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,19 @@ class Table:
         columns: Types by column, in order.
         order_by: The sorting key.
         partition_by: The partition's expression; empty for none.
+        is_view: Whether it is a view over two tables of this shape.
     """
 
     name: str
     columns: dict[str, str]
     order_by: tuple[str, ...]
     partition_by: str
+    is_view: bool = False
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The tables that hold its rows."""
+        return tuple(of_slot(self.name, slot) for slot in SLOTS) if self.is_view else (self.name,)
 
 
 def tables() -> list[Table]:
@@ -57,7 +68,13 @@ def table(model: Definition) -> Table:
         {name: type_of(column) for name, column in model.columns.items()},
         model.clickhouse.order_by,
         model.clickhouse.partition_by or "",
+        is_view=model.kind is not ModelKind.CALENDAR,
     )
+
+
+def of_slot(name: str, slot: str) -> str:
+    """The name of one of the two tables of a view."""
+    return f"{name}__{slot}"
 
 
 def type_of(column: ModelColumn) -> str:
@@ -79,13 +96,26 @@ def changes(client: Client) -> list[Change]:
     models = {model.name: model for model in all_definitions()}
     found_changes: list[Change] = []
     for name, table in wanted.items():
-        if name not in found:
-            seed = _seed(models[name])
-            found_changes.append(Change(f"{name} is missing", (create(table), *seed)))
-        else:
-            found_changes += _alter(table, found[name])
-    for name in sorted(found.keys() - wanted.keys() - {*OWN_TABLES}):
-        if not name.endswith("__staging"):
+        if any(one not in found for one in (name, *table.stored)):
+            seeds = [one for stored in table.stored for one in _seed(models[name], stored)]
+            made = [create(table, stored) for stored in table.stored]
+            found_changes.append(Change(f"{name} is missing", (*made, *seeds, *_view(table))))
+            continue
+        differing: dict[str, Change] = {}
+        for stored in table.stored:
+            for change in _alter(table, stored, found[stored]):
+                before = differing.get(change.what)
+                statements = (before.statements if before else ()) + change.statements
+                differing[change.what] = replace(change, statements=statements)
+        if not differing and found[name].columns != table.columns:
+            differing[""] = Change(f"the view {name} has other columns", ())
+        if differing:
+            last = differing.popitem()[1]
+            found_changes += differing.values()
+            found_changes.append(replace(last, statements=last.statements + _view(table)))
+    stores = {one for table in wanted.values() for one in table.stored}
+    for name in sorted(found.keys() - wanted.keys() - stores - {*OWN_TABLES}):
+        if name.partition("__")[0] not in wanted:  # else a change that is going on
             statement = f"DROP TABLE IF EXISTS {DATABASE}.{name}"
             found_changes.append(Change(f"{name} is in no definition", (statement,), loses=True))
     return found_changes
@@ -106,10 +136,23 @@ def create(table: Table, name: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def _alter(wanted: Table, found: Table) -> Iterator[Change]:
-    name = f"{DATABASE}.{wanted.name}"
+def _view(table: Table) -> tuple[str, ...]:
+    """The statement that makes a view over its two tables."""
+    if not table.is_view:
+        return ()
+    columns = ",\n".join(f"    {column}" for column in table.columns)
+    seen = f"{SLOTS_SHOWN}['{table.name}']"
+    first, second = (
+        f"SELECT\n{columns}\nFROM {DATABASE}.{stored}\nWHERE {seen} {sign} '{SLOTS[1]}'"
+        for stored, sign in zip(table.stored, ("!=", "="), strict=True)
+    )
+    return (f"CREATE OR REPLACE VIEW {DATABASE}.{table.name} AS\n{first}\nUNION ALL\n{second}",)
+
+
+def _alter(wanted: Table, stored: str, found: Table) -> Iterator[Change]:
+    name = f"{DATABASE}.{stored}"
     if (wanted.order_by, wanted.partition_by) != (found.order_by, found.partition_by):
-        other = f"{wanted.name}__rebuilt"
+        other = f"{stored}__rebuilt"
         columns = ", ".join(column for column in wanted.columns if column in found.columns)
         yield Change(
             f"{wanted.name} is sorted by {found.order_by}, parted by {found.partition_by or 'nothing'}",
@@ -154,7 +197,7 @@ def _tables(client: Client) -> dict[str, Table]:
     }
 
 
-def _seed(model: Definition) -> tuple[str, ...]:
+def _seed(model: Definition, stored: str) -> tuple[str, ...]:
     if model.kind is not ModelKind.DIMENSION:
         return ()
     values = ",\n".join(
@@ -162,7 +205,7 @@ def _seed(model: Definition) -> tuple[str, ...]:
         for name, value in model.unknown_member.items()
     )
     key = model.key[0]
-    table = f"{DATABASE}.{model.name}"
+    table = f"{DATABASE}.{stored}"
     return (f"INSERT INTO {table}\nSELECT\n{values}\nWHERE -1 NOT IN (SELECT {key} FROM {table})",)
 
 

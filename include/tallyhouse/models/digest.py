@@ -1,0 +1,56 @@
+"""The digest of a model's rows: the same number in every store that shows the model.
+
+As that of source rows (`extract.digest`), over the values that a store holds: times and days as text,
+decimals as whole numbers of their last digit, since ClickHouse writes no zeros at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tallyhouse.contracts import ColumnType, Kind
+from tallyhouse.extract.digest import row_digest, total
+from tallyhouse.models.definition import Definition
+
+_WIDE = {"clickhouse": "Nullable(Decimal(76, {}))", "duckdb": "DECIMAL(38, {})"}
+
+_TIMES: dict[str, Callable[[str], str]] = {
+    "postgres": lambda value: f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
+    "clickhouse": lambda value: value,
+    "duckdb": lambda value: f"strftime({value} AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M:%S.%f')",
+}
+
+
+def count_and_digest(engine: str, model: Definition) -> str:
+    """Two columns of SQL over a model's table: how many rows there are, and their digest, both as text.
+
+    Args:
+        engine: `postgres`, `clickhouse` or `duckdb`.
+        model: The model. Floating point is left out.
+    """
+    quote = "`" if engine == "clickhouse" else '"'
+    values = [
+        (column.column_type, _value(engine, column.column_type, f"{quote}{name}{quote}"))
+        for name, column in model.columns.items()
+    ]
+    count = "toString(count())" if engine == "clickhouse" else "CAST(count(*) AS text)"
+    return f"{count}, {total(engine, row_digest(engine, values))}"
+
+
+def _value(engine: str, type_: ColumnType, value: str) -> str:
+    match type_.kind:
+        case Kind.TIMESTAMP:
+            return _TIMES[engine](value)
+        case Kind.DECIMAL:
+            power = 10 ** (type_.scale or 0)
+            if engine == "postgres":
+                return f"trunc({value} * {power}, 0)"
+            wide = _WIDE[engine]
+            return f"CAST(CAST({value} AS {wide.format(type_.scale)}) * {power} AS {wide.format(0)})"
+        case (
+            Kind.DATE | Kind.BOOLEAN | Kind.SMALLINT | Kind.INTEGER | Kind.BIGINT | Kind.DOUBLE | Kind.BINARY
+        ):
+            return value
+        case _:
+            # CHAR(n) is padded but as text; a dictionary's NULL is one only without the dictionary.
+            return f"CAST({value} AS {'Nullable(String)' if engine == 'clickhouse' else 'text'})"
