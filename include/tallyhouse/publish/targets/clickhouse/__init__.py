@@ -74,6 +74,7 @@ class Target(target.Target):
         self._access = access
         self._token = ""
         self._aside: dict[str, str] = {}  # the change: the table of each model or mart that it has
+        self._made: list[str] = []  # all tables that it made
         self._slots: dict[str, str] = {}  # which of its two tables each view shows
 
     @classmethod
@@ -105,7 +106,7 @@ class Target(target.Target):
 
     def begin(self, pipeline: PipelineContract) -> None:
         """Drops what an earlier change left; its publish finds its tables gone and shows nothing."""
-        self._aside = {}
+        self._aside, self._made = {}, []
         self._token = secrets.token_hex(4)
         names = [*pipeline.models, *pipeline.marts]
         kept = {*names, *(tables.of_slot(name, slot) for name in names for slot in tables.SLOTS)}
@@ -148,7 +149,7 @@ class Target(target.Target):
             )
         if self._lake.keys(increment):
             self._insert(table, f"({names}) SELECT {names} FROM {self._parquet(increment)}")
-        self._put_aside(model, table)
+        self._aside[model] = table
 
     def copy(self, pipeline: PipelineContract, folders: Mapping[str, str]) -> None:
         """Fills each model anew; one that is refused stays as it was, and the others are filled."""
@@ -160,7 +161,7 @@ class Target(target.Target):
                     table = self._new(model, f"AS `{self._live(model)}`")
                     if model in folders:
                         self._insert(table, f"({names}) SELECT {names} FROM {self._parquet(folders[model])}")
-                    self._put_aside(model, table)
+                    self._aside[model] = table
             except RowsRefusedError as error:
                 refusal = refusal or error
         if refusal is not None:
@@ -172,7 +173,7 @@ class Target(target.Target):
             table = self._new(mart, f"AS `{self._live(mart)}`")
             query = statements.render(f"clickhouse/models/{mart}/build.sql", staging=f"`{table}`")
             self._fill(self._of_change(query))
-            self._put_aside(mart, table)
+            self._aside[mart] = table
 
     def show(self, pipeline: PipelineContract, runs: Sequence[str]) -> None:
         """Exchanges what is aside with what nobody sees, and says by one row for each run which is seen.
@@ -204,10 +205,10 @@ class Target(target.Target):
         self.abandon()
 
     def abandon(self) -> None:
-        """Drops what is aside, or what was seen before it."""
-        for table in self._aside.values():
+        """Drops every table that the change made, or what its exchanges put in their place."""
+        for table in self._made:
             self._drop(table)
-        self._aside = {}
+        self._aside, self._made = {}, []
 
     def totals(self, model: Definition) -> Groups:
         """Sums of Decimal and integers, which are exact."""
@@ -261,14 +262,10 @@ class Target(target.Target):
         return self._aside.get(name) or tables.of_slot(name, self._slots.get(name) or tables.SLOTS[0])
 
     def _new(self, name: str, how: str) -> str:
-        table = f"{name}__{self._token}_{secrets.token_hex(2)}"
+        table = f"{name}__{self._token}_{len(self._made)}"
+        self._made.append(table)
         self.client.command(f"CREATE TABLE `{table}` {how}")
         return table
-
-    def _put_aside(self, name: str, table: str) -> None:
-        if before := self._aside.get(name):
-            self._drop(before)
-        self._aside[name] = table
 
     def _drop(self, table: str) -> None:
         # Not SYNC: that would wait for whoever still reads what was seen before.
