@@ -60,8 +60,10 @@ class Checkout:
             text=True,
             check=False,
         )
-        assert (done.returncode != 0) == fails, done.stdout[-6000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        errors = [line for line in said.splitlines() if "[error" in line or "Exception:" in line]
+        assert (done.returncode != 0) == fails, "\n".join([*errors, said[-6000:]])
+        return said
 
     def source(self, name: str, *arguments: str, fails: bool = False, **more: str) -> str:
         return self.run(
