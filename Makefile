@@ -137,13 +137,16 @@ charts: $(READY) ## The platform's manifests: make charts ENV=production [RELEAS
 
 ##@ Quality
 
-.PHONY: test torture test-unit check bench bench-run audit format docs picture dags-md requirements
+.PHONY: test proof torture test-unit check bench bench-run audit format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
 test-unit: $(READY) ## The package's tests that need no server, and what they cover: about a minute
 	@$(STACK) setup --quiet
 	@$(STACK) unit $(ARGS)
+
+proof: $(READY) ## Kills a run at each durable write and starts it again: build/proof.json (ONLY=clickhouse for a part)
+	@PROOF=1 PROOF_ONLY="$(ONLY)" $(STACK) test tests/proof -s $(ARGS)
 
 torture: $(READY) ## Every type and nasty value through every store: docs/reference/values.md, or what changed
 	@TORTURE=1 $(STACK) test tests/torture -s $(ARGS)

@@ -140,17 +140,16 @@ def postgres_scratch(settings: Settings) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@pytest.fixture(scope="session")
-def clickhouse_port(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of an embedded ClickHouse with a folder and a password of its own."""
+@contextmanager
+def embedded_clickhouse(folder: Path, lake: str) -> Iterator[int]:
+    """The port of an embedded ClickHouse with a folder and a password of its own, while the block runs."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-    folder = tmp_path_factory.mktemp("clickhouse")
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "services.embedded_clickhouse", "--path", str(folder / "data")),
-            *("--port", str(port), "--lake", settings.minio_url),
+            *("--port", str(port), "--lake", lake),
         ],
         cwd=ROOT,
         env=os.environ | {"CLICKHOUSE_PASSWORD": CLICKHOUSE_PASSWORD},  # the stack's is not for this one
@@ -168,6 +167,13 @@ def clickhouse_port(settings: Settings, tmp_path_factory: pytest.TempPathFactory
     finally:
         server.terminate()
         server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_port(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an embedded ClickHouse that reads the stack's lake."""
+    with embedded_clickhouse(tmp_path_factory.mktemp("clickhouse"), settings.minio_url) as port:
+        yield port
 
 
 @pytest.fixture

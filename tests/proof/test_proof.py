@@ -1,0 +1,386 @@
+"""The kill proof: whatever dies at which durable write, started again, the stores hold what the source holds.
+
+`make proof` does all of it and writes build/proof.json; `make test` takes a sample.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import clickhouse_connect
+import psycopg
+import pytest
+from clickhouse_connect.driver.client import Client
+from psycopg import sql
+from pyarrow import fs
+
+from tallyhouse.migrate import migrate_target, migrate_warehouse
+from tallyhouse.settings import ROOT, Settings
+from tests.conftest import CLICKHOUSE_PASSWORD, embedded_clickhouse
+from tests.proof import boundaries
+from tests.proof.oracle import Ask, differences
+from tests.proof.wire import HttpProxy, PostgresProxy, Trap, clickhouse_write, s3_write
+
+pytestmark = [pytest.mark.integration, pytest.mark.spark]
+
+ALL = os.environ.get("PROOF") == "1"
+ONLY = re.compile(os.environ.get("PROOF_ONLY", ""))
+"""Which writes, for a part of it."""
+_POSTGRES = {"conn_type": "postgres", "host": "127.0.0.1"}
+SECONDS = 300
+
+
+class World:
+    """A source, the stores behind proxies, and runs between them.
+
+    Attributes:
+        trap: Where the writes of a run are seen.
+        source: Asks the source; it is changed by `change`.
+    """
+
+    def __init__(
+        self, trap: Trap, folder: Path, environment: dict[str, str], source: str, warehouse: str, port: int
+    ) -> None:
+        self.trap, self.folder, self.environment = trap, folder, environment
+        self.source_uri, self.warehouse_uri, self.clickhouse_port = source, warehouse, port
+        self.dice = random.Random(20260101)  # noqa: S311
+        self.runs = 0
+
+    @staticmethod
+    def postgres(address: str) -> Ask:
+        def ask(query: str) -> list[tuple[Any, ...]]:
+            with psycopg.connect(address) as connection:
+                return connection.execute(query.encode()).fetchall()
+
+        return ask
+
+    def clickhouse(self, query: str) -> list[tuple[Any, ...]]:
+        with self._client() as client:
+            return [tuple(row) for row in client.query(query).result_rows]
+
+    def _client(self) -> Client:
+        return clickhouse_connect.get_client(
+            host="127.0.0.1",
+            port=self.clickhouse_port,
+            username="default",
+            password=CLICKHOUSE_PASSWORD,
+            compress=False,
+            tz_mode="aware",
+        )
+
+    def command(self, statement: str) -> None:
+        """Changes ClickHouse."""
+        with self._client() as client:
+            client.command(statement, settings={"mutations_sync": 1})
+
+    def change(self) -> None:
+        """Another day at the shop: rows come, change and go."""
+        with psycopg.connect(self.source_uri) as connection:
+            connection.execute(
+                "INSERT INTO pancakes (name, fluffiness_level, syrup_type, is_buttery, magical_factor, "
+                "created_at, taste_notes) SELECT 'млинець ' || n, 1 + n %% 10, "
+                "(ARRAY['maple', 'honey'])[1 + n %% 2], n %% 3 = 0, n / 7.0, "
+                "'2026-01-01'::timestamptz + n * interval '9 hours', nullif('note ' || n %% 4, 'note 0') "
+                "FROM generate_series(%s::integer, %s::integer) AS n",
+                (self.runs * 20, self.runs * 20 + 19),
+            )
+            connection.execute(
+                "UPDATE pancakes SET fluffiness_level = 1 + (fluffiness_level + %s::integer) %% 10 "
+                "WHERE id %% 7 = %s::integer",
+                (1 + self.dice.randrange(8), self.dice.randrange(7)),
+            )
+            connection.execute(
+                "DELETE FROM pancakes WHERE id %% 11 = %s::integer", (self.dice.randrange(11),)
+            )
+        self.runs += 1
+
+    def start(self, state: Path, at: tuple[str, int] | None = None, *, before: bool = True) -> int:
+        """Carries out what is left of a run, or is killed meanwhile; answers the exit code."""
+        log = self.folder / "runs.log"
+        with log.open("ab") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.proof.run", str(state)],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
+            )
+
+            def kill() -> None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+            self.trap.arm(kill, at, before=before)
+            try:
+                return process.wait(SECONDS)
+            finally:
+                kill()
+
+    def differences(self) -> list[str]:
+        return differences(self.postgres(self.source_uri), self.postgres(self.warehouse_uri), self.clickhouse)
+
+    def log(self) -> str:
+        return (self.folder / "runs.log").read_text(errors="replace")[-6000:]
+
+
+@pytest.fixture(scope="module")
+def world(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("proof")
+    trap = Trap()
+    server = f"{settings.postgres_host}:{settings.postgres_port}"
+    root = f"postgresql://{settings.postgres_user}:{quote(settings.postgres_password, safe='')}@{server}"
+    names = [f"proof_{secrets.token_hex(4)}" for _ in range(2)]
+    bucket = names[0].replace("_", "-")
+    store = fs.S3FileSystem(
+        access_key=settings.minio_root_user,
+        secret_key=settings.minio_root_password,
+        endpoint_override=f"{settings.minio_host}:{settings.minio_port}",
+        scheme="http",
+        allow_bucket_creation=True,
+        allow_bucket_deletion=True,
+    )
+    with ExitStack() as stack:
+        admin = stack.enter_context(psycopg.connect(f"{root}/postgres", autocommit=True))
+        for name in names:
+            owner = sql.Identifier(settings.dwh_user)
+            admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            stack.callback(admin.execute, drop)
+        source, warehouse = (f"{root}/{name}" for name in names)
+        with psycopg.connect(source) as connection:
+            connection.execute((ROOT / "sql/oltp/05_pancake_schema.sql").read_bytes())
+        migrate_warehouse(settings.model_copy(update={"dwh_db": names[1]}))
+        store.create_dir(bucket)
+        stack.callback(store.delete_dir, bucket)
+        lake = stack.enter_context(
+            closing(HttpProxy(settings.minio_host, settings.minio_port, trap, s3_write))
+        )
+        dwh = stack.enter_context(
+            closing(PostgresProxy(settings.postgres_host, settings.postgres_port, trap))
+        )
+        port = stack.enter_context(embedded_clickhouse(folder, f"http://127.0.0.1:{lake.port}"))
+        own = settings.model_copy(
+            update={
+                "clickhouse_host": "127.0.0.1",
+                "clickhouse_http_port": port,
+                "clickhouse_user": "default",
+                "clickhouse_password": CLICKHOUSE_PASSWORD,
+            }
+        )
+        migrate_target(own, "clickhouse")
+        clickhouse = stack.enter_context(closing(HttpProxy("127.0.0.1", port, trap, clickhouse_write)))
+        connections = {
+            "pg_pancake": {
+                **_POSTGRES,
+                "port": settings.postgres_port,
+                "login": settings.postgres_user,
+                "password": settings.postgres_password,
+                "schema": names[0],
+            },
+            "pg_dwh": {
+                **_POSTGRES,
+                "port": dwh.port,
+                "login": settings.dwh_user,
+                "password": settings.dwh_password,
+                "schema": names[1],
+            },
+            "s3_lake": {
+                "conn_type": "aws",
+                "login": settings.minio_root_user,
+                "password": settings.minio_root_password,
+                "extra": {
+                    "endpoint_url": f"http://127.0.0.1:{lake.port}",
+                    "region_name": settings.lake_region,
+                    "bucket": bucket,
+                },
+            },
+            "clickhouse_dwh": {
+                "conn_type": "clickhouse",
+                "host": "127.0.0.1",
+                "port": clickhouse.port,
+                "schema": "dwh",
+                "login": "default",
+                "password": CLICKHOUSE_PASSWORD,
+            },
+            "spark_default": {
+                "conn_type": "spark",
+                "host": "local[2]",
+                "extra": {"deploy-mode": "client", "conf": {}, "gate": "duckdb"},
+            },
+        }
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            # The stack's own connections would come first.
+            if not name.startswith(("AIRFLOW_CONN_", "AIRFLOW__SECRETS__"))
+        }
+        environment |= {f"AIRFLOW_CONN_{name.upper()}": json.dumps(one) for name, one in connections.items()}
+        environment |= {"TARGETS": "clickhouse", "NO_PROXY": "*"}
+        yield World(trap, folder, environment, source, warehouse, port)
+
+
+class Readers:
+    """Reads both stores again and again, and keeps every state that is not of a whole run."""
+
+    def __init__(self, world: World, allowed: set[int]) -> None:
+        self.world, self.allowed, self.odd, self.seen = world, allowed, list[str](), 0
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=one) for one in self._queries()]
+
+    def _queries(self) -> list[tuple[str, Ask, str]]:
+        of_fact = "(SELECT sum(fluffiness_level) FROM dwh.fact_pancake_rating)"
+        return [
+            (
+                "PostgreSQL",
+                self.world.postgres(self.world.warehouse_uri),
+                "SELECT (SELECT sum(fluffiness_level) FROM ods.pancakes WHERE _deleted_at IS NULL), "
+                f"{of_fact}",
+            ),
+            (
+                "ClickHouse",
+                self.world.clickhouse,
+                f"SELECT {of_fact}, (SELECT sum(total_fluffiness) FROM dwh.mart_pancake_quality)",
+            ),
+        ]
+
+    def _read(self, name: str, ask: Ask, query: str) -> None:
+        while not self._done.is_set():
+            ((left, right),) = ask(query)
+            self.seen += 1
+            if left != right or (left or 0) not in self.allowed:
+                self.odd.append(f"{name}: {left}, {right}")
+            time.sleep(0.02)
+
+    def __enter__(self) -> Readers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def total(world: World) -> int:
+    ((found,),) = world.postgres(world.source_uri)("SELECT coalesce(sum(fluffiness_level), 0) FROM pancakes")
+    return int(found)
+
+
+def writes_of_a_run(world: World) -> list[tuple[str, int]]:
+    """Every durable write of an ordinary run: its name, and which one of that name it is."""
+    world.change()
+    assert world.start(world.folder / secrets.token_hex(4)) == 0, world.log()
+    assert world.differences() == []
+    numbered: list[tuple[str, int]] = []
+    for write in world.trap.writes:
+        numbered.append((write, 1 + sum(name == write for name, _ in numbered)))
+    return numbered
+
+
+def prove(world: World, at: tuple[str, int], *, before: bool, again: str) -> dict[str, Any]:
+    """Kills a run at a write, starts it again, and asks the oracle.
+
+    Args:
+        world: The stores.
+        at: The write.
+        before: Whether the write never reaches its store.
+        again: `the task` is tried again, or `a new run` takes over.
+    """
+    earlier = total(world)
+    world.change()
+    state = world.folder / secrets.token_hex(4)
+    with Readers(world, {earlier, total(world)}) as readers:
+        code = world.start(state, at, before=before)
+        reached = world.trap.sprung
+        if code != 0 and again == "a new run":
+            state = world.folder / secrets.token_hex(4)
+        ended = 0 if code == 0 else world.start(state)
+    result = "; ".join(world.differences()) or ("ok" if ended == 0 else "the next try failed")
+    return {
+        "boundary": f"{at[0]} ({at[1]})",
+        "death": f"{'before' if before else 'after'}, then {again}",
+        "reached": reached,
+        "readers_saw": "; ".join(readers.odd[:3]) or f"whole runs only, {readers.seen} times",
+        "result": result,
+    }
+
+
+@pytest.fixture(scope="module")
+def writes(world: World) -> list[tuple[str, int]]:
+    world.change()
+    assert world.start(world.folder / "first") == 0, world.log()
+    return writes_of_a_run(world)
+
+
+def test_every_durable_write_is_known(writes: list[tuple[str, int]]) -> None:
+    unknown = {name for name, _ in writes if boundaries.of(name) is None}
+    assert unknown == set(), "\n".join(f"{name} ({number})" for name, number in writes)
+
+
+SAMPLE = [(r"COMMIT .*ods\.", True), (r"COMMIT .*ods\.", False), (r"INSERT INTO etl_run", False)]
+
+
+def test_a_run_that_is_killed_and_started_again_leaves_the_stores_right(
+    world: World, writes: list[tuple[str, int]]
+) -> None:
+    chosen = [(at, before) for at in writes if ONLY.search(at[0]) for before in (True, False)]
+    if not ALL:
+        chosen = [
+            (next(at for at in writes if re.search(pattern, at[0])), before) for pattern, before in SAMPLE
+        ]
+    said: list[dict[str, Any]] = []
+    for number, (at, before) in enumerate(chosen, start=1):
+        one = prove(world, at, before=before, again=("the task", "a new run")[number // 2 % 2])
+        said.append(one)
+        print(f"{number}/{len(chosen)} {one['boundary']} {one['death']}: {one['result']}", flush=True)
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build/proof.json").write_text(json.dumps(said, indent=1, ensure_ascii=False))
+    wrong = [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")]
+    assert wrong == []
+    # The order of writes that Spark's tasks make at the same time is not the same in each run.
+    assert all(one["reached"] for one in said if not one["boundary"].startswith("lake")), said
+
+
+def test_the_oracle_finds_a_row_that_is_altered_missing_or_doubled(
+    world: World, writes: list[tuple[str, int]]
+) -> None:
+    """The last test: it leaves the stores wrong."""
+    assert world.differences() == []
+    ((slot,),) = world.clickhouse("SELECT slots['fact_pancake_rating'] FROM dwh.etl_slots")
+    here, there = "dwh.fact_pancake_rating", f"dwh.fact_pancake_rating__{slot or 'a'}"
+    first, last = (f"= (SELECT {one}(pancake_id) FROM dwh.fact_pancake_rating)" for one in ("min", "max"))
+    spoilt = [
+        ("PostgreSQL", f"UPDATE {here} SET magical_factor = magical_factor + 1 WHERE pancake_id {first}"),
+        ("PostgreSQL", f"DELETE FROM {here} WHERE pancake_id {last}"),
+        ("PostgreSQL", f"ALTER TABLE {here} DROP CONSTRAINT fact_pancake_rating_pkey"),
+        ("PostgreSQL", f"INSERT INTO {here} SELECT * FROM {here} WHERE pancake_id {first}"),
+        ("ClickHouse", f"INSERT INTO {there} SELECT * FROM {there} LIMIT 1"),
+        ("ClickHouse", f"ALTER TABLE {there} UPDATE taste_notes = 'x' WHERE pancake_id {first}"),
+        ("ClickHouse", f"DELETE FROM {there} WHERE pancake_id {last}"),
+    ]
+    found: list[str] = []
+    for where, statement in spoilt:
+        if where == "ClickHouse":
+            world.command(statement)
+        else:
+            with psycopg.connect(world.warehouse_uri) as connection:
+                connection.execute(statement.encode())
+        before, found = found, world.differences()
+        assert "CONSTRAINT" in statement or len(found) > len(before), statement
+        assert all(where in one for one in found if one not in before), statement
