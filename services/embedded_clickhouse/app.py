@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -101,11 +100,11 @@ class Streamed(Response):
     Args:
         work: Runs the engine's calls.
         request: The request.
-        lease: The connection that the stream reads from.
-        stream: chDB's stream.
-        first: Its first block.
+        lease: The connection, with the stream open on it.
+        first: The stream's first block.
         headers: The answer's.
         seconds: How long the client may take none.
+        done: Ends the stream and gives the connection back.
     """
 
     def __init__(
@@ -113,7 +112,6 @@ class Streamed(Response):
         work: Work,
         request: Request,
         lease: Lease,
-        stream: Any,
         first: Any,
         headers: dict[str, str],
         seconds: float,
@@ -122,7 +120,7 @@ class Streamed(Response):
         super().__init__(headers=headers)
         del self.headers["content-length"]
         self._work, self._request, self._lease = work, request, lease
-        self._stream, self._first, self._seconds, self._done = stream, first, seconds, done
+        self._first, self._seconds, self._done = first, seconds, done
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -137,7 +135,7 @@ class Streamed(Response):
                 # What is sent to a client that left goes nowhere, without an error.
                 if await self._request.is_disconnected():
                     raise ClientGone
-                block = await self._work.run(self._request, self._lease, self._stream.fetch)
+                block = await self._work.run(self._request, self._lease, self._lease.stream.fetch)
             await send({"type": "http.response.body", "body": b""})
         except ClientGone:
             pass
@@ -145,15 +143,7 @@ class Streamed(Response):
             log.warning("a client took nothing of its result for %g seconds: it is ended", self._seconds)
             raise
         finally:
-            await asyncio.shield(self._work.apart(self._finish()))
-
-    async def _finish(self) -> None:
-        def close() -> None:
-            with suppress(Exception):
-                self._stream.close()
-            self._done()
-
-        await self._work.quick(close)
+            await asyncio.shield(self._work.apart(self._work.quick(self._done)))
 
 
 class Server:
@@ -257,11 +247,12 @@ class Server:
         if self._reads_only(request, params):
             raise _readonly()
         lease = await self._work.quick(lambda: self._engine.lease(params, reads_only=False))
-        stream: Any = None
+
+        def open_stream() -> None:
+            lease.stream = lease.connection.send_insert(words, head.format)
+
         try:
-            stream = await self._work.run(
-                request, lease, lambda: lease.connection.send_insert(words, head.format)
-            )
+            await self._work.run(request, lease, open_stream)
 
             async def rows() -> AsyncIterator[bytes]:
                 yield text[head.data_start :]
@@ -271,28 +262,22 @@ class Server:
             async for piece in limited(rows(), self._limits.insert_bytes):
                 if piece:
                     # Not `run`: it would take the next piece of the body for itself.
-                    await self._appended(lease, stream, piece)
-            result = await self._work.run(request, lease, stream.finish)
-            stream = None
+                    await self._appended(lease, piece)
+            result = await self._work.run(request, lease, lease.stream.finish)
+            lease.stream = None
         finally:
-            await asyncio.shield(self._work.apart(self._end_insert(lease, stream)))
+            await self._released(lease)
         written = {"written_rows": str(result.rows_written), "written_bytes": str(result.bytes_written)}
         return Response(headers=summary(started, **written))
 
-    async def _appended(self, lease: Lease, stream: Any, piece: bytes) -> None:
+    async def _appended(self, lease: Lease, piece: bytes) -> None:
         try:
-            await self._work.quick(lambda: stream.append(piece))
+            await self._work.quick(lambda: lease.stream.append(piece))
         except Exception as error:
             raise ClickHouseError(error) from error
 
-    async def _end_insert(self, lease: Lease, stream: Any) -> None:
-        def end() -> None:
-            if stream is not None:
-                with suppress(Exception):
-                    stream.cancel()
-            self._engine.release(lease)
-
-        await self._work.quick(end)
+    async def _released(self, lease: Lease) -> None:
+        await asyncio.shield(self._work.apart(self._work.quick(lambda: self._engine.release(lease))))
 
     async def _execute(
         self, request: Request, params: dict[str, str], sql: str, checked: Statement
@@ -312,22 +297,22 @@ class Server:
         lease = await self._work.quick(lambda: self._engine.lease(params, reads_only=reads_only))
         connection = lease.connection
 
-        def first_block() -> tuple[Any, Any]:
+        def first_block() -> Any:
             # The first block before the status line, so that an error has its own status.
-            stream: Any = connection.send_query(sql, fmt, params=bound)
-            return stream, stream.fetch()
+            lease.stream = connection.send_query(sql, fmt, params=bound)
+            return lease.stream.fetch()
 
         kept = False
         try:
             if fmt in STREAMED and checked.is_query:
-                stream, first = await self._work.run(request, lease, first_block)
+                first = await self._work.run(request, lease, first_block)
                 if first is not None:
                     kept = True
                     headers |= summary(started)
                     seconds = self._limits.send_seconds
                     release = self._engine.release
                     return Streamed(
-                        self._work, request, lease, stream, first, headers, seconds, lambda: release(lease)
+                        self._work, request, lease, first, headers, seconds, lambda: release(lease)
                     )
             # A command, or an empty result, whose columns are wanted.
             result = await self._work.run(request, lease, lambda: connection.query(sql, fmt, params=bound))
@@ -335,7 +320,7 @@ class Server:
             return Response(bytes(result.bytes()), headers=headers | summary(started, **counts))
         finally:
             if not kept:
-                await asyncio.shield(self._work.apart(self._work.quick(lambda: self._engine.release(lease))))
+                await self._released(lease)
 
 
 def _readonly() -> ClickHouseError:

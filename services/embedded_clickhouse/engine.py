@@ -8,6 +8,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chdb.state.sqlitelike import Connection, connect
 
@@ -53,12 +54,15 @@ class Lease:
         tag: What the engine's list of queries shows of it.
         session: The session that it belongs to, if there is one.
         idle: How long that session is kept without a request.
+        stream: chDB's stream that the request opened, of a result or of an INSERT. It is here as soon as
+            it is open, so that it is ended with the request whenever the client leaves.
     """
 
     connection: Connection
     tag: str
     session: str | None = None
     idle: float = 0.0
+    stream: Any = None
     busy: bool = True
     used: float = field(default_factory=time.monotonic)
 
@@ -186,7 +190,12 @@ class Engine:
             lease.connection.query("SET " + ", ".join(f"{key} = '{value}'" for key, value in pairs))
 
     def release(self, lease: Lease | None) -> None:
-        """Give a connection back; one without a session is closed."""
+        """End what is open on a connection and give it back; one without a session is closed."""
+        if lease is not None and lease.stream is not None:
+            # A stream that ended says so, and that is no news.
+            with suppress(Exception):
+                lease.stream.cancel()
+            lease.stream = None
         if lease is not None and lease.session is None:
             lease.connection.close()
         with self._guard:

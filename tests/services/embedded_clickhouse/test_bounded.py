@@ -147,6 +147,25 @@ def test_a_query_ends_with_its_client(server: Server, query: str) -> None:
     eventually(server, [])
 
 
+def test_a_query_ends_whose_client_leaves_while_its_first_rows_come(server: Server) -> None:
+    """Some are killed before their first rows, some when these are there and nobody takes them."""
+    names = [f"left-{number}" for number in range(25)]
+    connections = [
+        send(
+            server,
+            f"SELECT number, sleep({0.24 + number / 500:.3f}) FROM numbers(100) SETTINGS max_block_size = 1",
+            session_id=name,
+        )
+        for number, name in enumerate(names)
+    ]
+    time.sleep(0.1)
+    for connection in connections:
+        connection.close()
+    eventually(server, [])
+    for name in names:
+        assert server.ask("SELECT 1", params={"session_id": name}).text == "1\n"
+
+
 def test_an_insert_ends_with_its_client(server: Server) -> None:
     server.ask("CREATE TABLE IF NOT EXISTS half (a String) ENGINE = MergeTree ORDER BY a")
     connection = socket.create_connection(("127.0.0.1", server.port))
