@@ -1,6 +1,9 @@
 """Extraction from a real server: what arrives in raw is what the source holds, as it holds it."""
 
-from dataclasses import replace
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -183,6 +186,52 @@ def test_long_rows_come_in_small_batches(mysql_scratch, tmp_path: Path) -> None:
     sizes = [(batch.num_rows, batch.nbytes) for batch in stream.batches]
     assert sum(rows for rows, _ in sizes) == 700
     assert max(size for _, size in sizes) <= source.BATCH_BYTES + 700 * 8  # and the offsets
+
+
+SLOW_LAKE = """
+import json, sys, threading, time
+from tallyhouse.contracts import Column, ColumnType, TableContract
+from tallyhouse.extract import mysql
+from tallyhouse.extract.to_raw import write_batch
+from tallyhouse.lake import Lake
+from tallyhouse.servers import MySqlServer
+
+columns = tuple(Column(name, ColumnType.parse(one), False) for name, one in {types}.items())
+table = TableContract("scratch", "oddities", columns, ("id",), None, (), ())
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 // 1024
+
+stream = mysql.open_stream(MySqlServer(**json.load(sys.stdin)), table, None)
+before = resident()
+while any(thread.name == "backlog" for thread in threading.enumerate()):
+    time.sleep(0.1)
+waiting = resident()
+manifest = write_batch(stream, Lake.local(sys.argv[1]), table, run_id="r1", attempt=1, watermark=None)
+print(waiting - before, manifest.rows)
+"""
+
+
+def test_a_slow_lake_does_not_bring_the_table_into_memory(mysql_scratch, tmp_path: Path) -> None:
+    """225 MB in long rows have been sent before anybody takes one; then they are written and digested."""
+    mysql_scratch.cursor.execute("CREATE TABLE oddities (id int PRIMARY KEY, body mediumtext)")
+    mysql_scratch.cursor.execute(
+        "INSERT INTO oddities "
+        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 900) "
+        "SELECT i, REPEAT('x', 250000 + i % 7) FROM n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_LAKE.replace("{types}", repr(LONG)), str(tmp_path)],
+        input=json.dumps(asdict(mysql_scratch.server)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    waiting, rows = map(int, done.stdout.split())
+    assert rows == 900
+    assert waiting < 100, f"{waiting} MB"
 
 
 def test_a_table_that_is_not_what_its_contract_says_is_refused(mysql_scratch) -> None:

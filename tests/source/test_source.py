@@ -84,8 +84,13 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def scratch(settings: Settings) -> Iterator[dict[str, str]]:
-    """Two databases with the shapes, and an empty warehouse; gone after the tests."""
-    names = {one: f"scratch_source_{one}_{os.getpid()}" for one in ("mysql", "postgres", "dwh")}
+    """Two databases with the shapes, an empty warehouse and one for Airflow; gone after the tests."""
+    names = {one: f"scratch_source_{one}_{os.getpid()}" for one in ("mysql", "postgres", "dwh", "airflow")}
+    owners = {
+        "postgres": settings.dwh_user,
+        "dwh": settings.dwh_user,
+        "airflow": settings.airflow_db_user,
+    }
     with (
         mysql.connector.connect(
             host=settings.mysql_orders_host,
@@ -100,14 +105,14 @@ def scratch(settings: Settings) -> Iterator[dict[str, str]]:
         cursor.execute(f"CREATE DATABASE {names['mysql']} CHARACTER SET utf8mb4")
         reader = f"'{settings.etl_reader_user}'@'%'"
         cursor.execute(f"GRANT SELECT ON {names['mysql']}.* TO {reader}")
-        for one in ("postgres", "dwh"):
-            admin.execute(f"CREATE DATABASE {names[one]} OWNER {settings.dwh_user}".encode())
+        for one, owner in owners.items():
+            admin.execute(f"CREATE DATABASE {names[one]} OWNER {owner}".encode())
         try:
             yield names
         finally:
             cursor.execute(f"REVOKE SELECT ON {names['mysql']}.* FROM {reader}")
             cursor.execute(f"DROP DATABASE {names['mysql']}")
-            for one in ("postgres", "dwh"):
+            for one in owners:
                 admin.execute(f"DROP DATABASE {names[one]} WITH (FORCE)".encode())
 
 
@@ -174,13 +179,18 @@ def checkout(
         **os.environ,
         **settings.environment(),
         "DWH_DB": scratch["dwh"],
+        # The stack's Airflow does not have the checkout's DAGs in its folder, and would now and then take
+        # what they refer to for gone.
+        "AIRFLOW_DB": scratch["airflow"],
         "TALLYHOUSE_LOCAL": str(path / ".local"),
         "PYTHONPATH": ":".join(map(str, (path / "include", path / "plugins", path))),
         f"MYSQL_{MYSQL.upper()}_PASSWORD": settings.etl_reader_password,
     }
     warehouse = server(settings, scratch["dwh"], settings.dwh_user, settings.dwh_password)
     with psycopg.connect(warehouse, autocommit=True) as connection:
-        yield Checkout(path, environment, connection)
+        made = Checkout(path, environment, connection)
+        made.run("scripts/airflow", "db", "migrate")
+        yield made
 
 
 @pytest.fixture(scope="module")

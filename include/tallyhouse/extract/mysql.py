@@ -8,9 +8,10 @@ rows, so that an empty window still brings its count.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
+from tallyhouse.extract.backlog import Backlog
 from tallyhouse.extract.give_way import mark
 from tallyhouse.extract.statement import SESSION, Statement, build, plain
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_schema
@@ -29,8 +31,10 @@ from tallyhouse.servers import MySqlServer
 _SAID = "_said"
 _PRESENT = "_present"
 _SAID_FIELD, _PRESENT_FIELD = pa.field(_SAID, pa.string()), pa.field(_PRESENT, pa.int64())
-BATCH_ROWS, BATCH_BYTES = 50_000, 32 << 20
+BATCH_ROWS, BATCH_BYTES = 25_000, 8 << 20
 """What a batch holds at most, as far as the source can tell beforehand."""
+_M_MMAP_THRESHOLD = -3
+"""From malloc.h."""
 _LONG = 1000
 """Characters from which on a column's longest value is looked up."""
 
@@ -77,7 +81,7 @@ def open_stream(
             digest=digest,
             control_totals=dict(zip(contract.control_totals, totals, strict=True)),
         ),
-        batches=(_rows_only(batch) for batch in chain([first], batches)),
+        batches=(_rows_only(batch, empty=rows == "0") for batch in chain([first], batches)),
     )
 
 
@@ -113,16 +117,27 @@ def _query(statement: Statement, contract: TableContract) -> str:
 def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     import connectorx  # noqa: PLC0415 - its threads must start after the task's process was forked
 
+    _return_freed_memory()
     try:
         reader: Any = connectorx.read_sql(
             address, query, return_type="arrow_stream", batch_size=batch_rows, pre_execution_query=prologue
         )
-        yield from reader
+        yield from Backlog(reader)
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         # A Rust panic reaches Python as a BaseException; nobody should have to read one.
         raise RuntimeError(first_line(error).replace(address, "the source")) from error
+
+
+def _return_freed_memory() -> None:
+    """Lets glibc give each large buffer of ConnectorX back to the system as soon as it is freed.
+
+    By itself it raises the size from which on it does so with each one that it frees, up to 32 MB, and then
+    keeps what one thread takes and another one frees.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _read_slowly(
@@ -174,6 +189,7 @@ def _rows_that_fit(server: MySqlServer, contract: TableContract, statement: Stat
     return max(1, BATCH_BYTES // (int(longest or 0) + 1))
 
 
-def _rows_only(batch: pa.RecordBatch) -> pa.RecordBatch:
-    rows = batch.filter(pc.equal(batch.column(_PRESENT), 1))
+def _rows_only(batch: pa.RecordBatch, *, empty: bool) -> pa.RecordBatch:
+    # Only an empty window brings a row that is none.
+    rows = batch.filter(pc.equal(batch.column(_PRESENT), 1)) if empty else batch
     return rows.drop_columns([_PRESENT, _SAID])

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 from adbc_driver_manager import Error
 
-from tallyhouse.contracts import TableContract
+from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.extract.give_way import mark
-from tallyhouse.extract.statement import SESSION, build
+from tallyhouse.extract.statement import SESSION, build, is_ordinary, plain, quoted
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 
 __all__ = ["Error", "open_stream"]
@@ -45,8 +45,20 @@ def open_stream(
     connection.commit()
     cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     rows_of = f"FROM {statement.table} AS w WHERE {statement.condition}"
-    cursor.execute(f"SELECT {mark()} {', '.join(statement.totals)} {rows_of}")
-    rows, digest, *sums = cursor.fetchone()
+    times = [column.name for column in contract.source_columns if column.type.kind is Kind.TIMESTAMP]
+    ordinary = [f"bool_and({is_ordinary(plain('postgres', contract, name))})" for name in times]
+    cursor.execute(f"SELECT {mark()} {', '.join((*statement.totals, *ordinary))} {rows_of}")
+    rows, digest, *found = cursor.fetchone()
+    sums, are_ordinary = found[: len(contract.control_totals)], found[len(contract.control_totals) :]
+    # Times that are all ordinary cross as what they are, and Arrow makes their text: the server needs a
+    # microsecond for each.
+    native = {name for name, ordinary in zip(times, are_ordinary, strict=True) if ordinary}
+    columns = [
+        f"CAST({plain('postgres', contract, column.name)} AS timestamp) AS {quoted('postgres', column.name)}"
+        if column.name in native
+        else carried_as
+        for column, carried_as in zip(contract.columns, statement.columns, strict=True)
+    ]
     return SourceStream(
         statement=SnapshotStatement(
             snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
@@ -54,7 +66,7 @@ def open_stream(
             digest=digest,
             control_totals=dict(zip(contract.control_totals, sums, strict=True)),
         ),
-        batches=_read(connection, cursor, f"SELECT {mark()} {', '.join(statement.columns)} {rows_of}"),
+        batches=_read(connection, cursor, f"SELECT {mark()} {', '.join(columns)} {rows_of}"),
     )
 
 

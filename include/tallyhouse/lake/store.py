@@ -18,6 +18,7 @@ from tallyhouse.errors import TallyhouseError, first_line
 
 CONNECT_SECONDS = 5.0
 REQUEST_SECONDS = 60.0
+_BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,22 @@ class Lake:
     def read_batches(
         self, keys: list[str], *, batch_rows: int = 50_000, columns: list[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of Parquet objects, in bounded batches, one object after the other; all columns or those."""
+        """Rows of Parquet objects, in bounded batches, one object after the other; all columns or those.
+
+        Args:
+            keys: The objects.
+            batch_rows: Rows of a batch at most; fewer where rows are long, so that it has about 4 MB.
+            columns: Those that are wanted; None for all.
+        """
         for key in keys:
             with self.filesystem.open_input_file(self.path(key)) as file:
-                yield from pq.ParquetFile(file).iter_batches(batch_size=batch_rows, columns=columns)
+                parquet = pq.ParquetFile(file)
+                for number in range(parquet.num_row_groups):
+                    group = parquet.metadata.row_group(number)
+                    fit = max(1, _BATCH_BYTES * group.num_rows // max(1, group.total_byte_size))
+                    yield from parquet.iter_batches(
+                        min(batch_rows, fit), row_groups=[number], columns=columns
+                    )
 
     @contextmanager
     def create(self, key: str) -> Iterator[HashingSink]:
