@@ -98,6 +98,15 @@ def insert(scratch, rows: list[dict]) -> None:
         )
 
 
+def insert_long(scratch, rows: int, character: str, times: int) -> None:
+    scratch.cursor.execute("CREATE TABLE oddities (id int PRIMARY KEY, body mediumtext)")
+    scratch.cursor.execute(
+        "INSERT INTO oddities "
+        f"WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) "
+        f"SELECT i, REPEAT('{character}', {times} + i % 7) FROM n"
+    )
+
+
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -174,12 +183,7 @@ def test_what_commits_while_the_stream_is_read_is_not_in_it(mysql_scratch, tmp_p
 
 
 def test_long_rows_come_in_small_batches(mysql_scratch, tmp_path: Path) -> None:
-    mysql_scratch.cursor.execute("CREATE TABLE oddities (id int PRIMARY KEY, body mediumtext)")
-    mysql_scratch.cursor.execute(
-        "INSERT INTO oddities "
-        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 700) "
-        "SELECT i, REPEAT('є', 50000 + i % 7) FROM n"
-    )
+    insert_long(mysql_scratch, 700, "є", 50_000)
     columns = tuple(Column(name, ColumnType.parse(one), False) for name, one in LONG.items())
     table = TableContract("scratch", "oddities", columns, ("id",), None, (), ())
     stream = source.open_stream(mysql_scratch.server, table, None)
@@ -214,12 +218,7 @@ print(waiting - before, manifest.rows)
 
 def test_a_slow_lake_does_not_bring_the_table_into_memory(mysql_scratch, tmp_path: Path) -> None:
     """225 MB in long rows have been sent before anybody takes one; then they are written and digested."""
-    mysql_scratch.cursor.execute("CREATE TABLE oddities (id int PRIMARY KEY, body mediumtext)")
-    mysql_scratch.cursor.execute(
-        "INSERT INTO oddities "
-        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 900) "
-        "SELECT i, REPEAT('x', 250000 + i % 7) FROM n"
-    )
+    insert_long(mysql_scratch, 900, "x", 250_000)
     done = subprocess.run(
         [sys.executable, "-c", SLOW_LAKE.replace("{types}", repr(LONG)), str(tmp_path)],
         input=json.dumps(asdict(mysql_scratch.server)),

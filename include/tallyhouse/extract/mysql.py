@@ -18,7 +18,6 @@ from typing import Any
 
 import mysql.connector
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
@@ -29,8 +28,6 @@ from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_sche
 from tallyhouse.servers import MySqlServer
 
 _SAID = "_said"
-_PRESENT = "_present"
-_SAID_FIELD, _PRESENT_FIELD = pa.field(_SAID, pa.string()), pa.field(_PRESENT, pa.int64())
 BATCH_ROWS, BATCH_BYTES = 25_000, 8 << 20
 """What a batch holds at most, as far as the source can tell beforehand."""
 _M_MMAP_THRESHOLD = -3
@@ -65,10 +62,10 @@ def open_stream(
         batch_rows = min(batch_rows, _rows_that_fit(server, contract, statement))
     except mysql.connector.Error as error:
         raise RuntimeError(first_line(error)) from error
-    query = _query(statement, contract)
+    query = _query(statement)
     address = server.connectorx
     if address is None:
-        schema = wire_schema(contract).append(_PRESENT_FIELD).append(_SAID_FIELD)
+        schema = wire_schema(contract).append(pa.field(_SAID, pa.string()))
         batches = _read_slowly(server, _prologue(statement), query, schema, batch_rows)
     else:
         batches = _read(address, _prologue(statement), query, batch_rows)
@@ -81,7 +78,7 @@ def open_stream(
             digest=digest,
             control_totals=dict(zip(contract.control_totals, totals, strict=True)),
         ),
-        batches=(_rows_only(batch, empty=rows == "0") for batch in chain([first], batches)),
+        batches=(_rows_only(batch, contract, empty=int(rows) == 0) for batch in chain([first], batches)),
     )
 
 
@@ -97,19 +94,8 @@ def _prologue(statement: Statement) -> list[str]:
     ]
 
 
-def _query(statement: Statement, contract: TableContract) -> str:
-    # The key's first column is never NULL in a row, so it tells a row from the empty window. Where there is
-    # no key, there is no window either: what was counted tells.
-    present = "CAST(JSON_EXTRACT(@said, '$[1]') AS CHAR) NOT IN ('0', '\"0\"')"
-    if contract.has_key:
-        present = f"{plain('mysql', contract, contract.key[0])} IS NOT NULL"
-    columns = ", ".join(
-        (
-            *statement.columns,
-            f"{present} AS {_PRESENT}",
-            f"CAST(@said AS CHAR) AS {_SAID}",
-        )
-    )
+def _query(statement: Statement) -> str:
+    columns = ", ".join((*statement.columns, f"CAST(@said AS CHAR) AS {_SAID}"))
     rows = f"(SELECT 1 AS one) AS h LEFT JOIN {statement.table} AS w ON {statement.condition}"
     return f"SELECT {mark()} {columns} FROM {rows}"
 
@@ -189,7 +175,10 @@ def _rows_that_fit(server: MySqlServer, contract: TableContract, statement: Stat
     return max(1, BATCH_BYTES // (int(longest or 0) + 1))
 
 
-def _rows_only(batch: pa.RecordBatch, *, empty: bool) -> pa.RecordBatch:
-    # Only an empty window brings a row that is none.
-    rows = batch.filter(pc.equal(batch.column(_PRESENT), 1)) if empty else batch
-    return rows.drop_columns([_PRESENT, _SAID])
+def _rows_only(batch: pa.RecordBatch, contract: TableContract, *, empty: bool) -> pa.RecordBatch:
+    if empty:
+        # Only an empty window brings a row that is none, and a key is never NULL in a row. Where there is no
+        # key, there is no window either: what was counted tells.
+        key = batch.column(contract.key[0]).is_valid() if contract.has_key else None
+        batch = batch.slice(0, 0) if key is None else batch.filter(key)
+    return batch.drop_columns([_SAID])
