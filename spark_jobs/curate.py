@@ -26,7 +26,7 @@ from tallyhouse.contracts import load_pipeline
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.events.table import CURATED as FOLDER
 from tallyhouse.events.table import EventStore, State, staging_of
-from tallyhouse.lake import Manifest, find_manifests
+from tallyhouse.lake import Manifest, check_parts, find_manifests
 
 log = logging.getLogger("spark_jobs.curate")
 
@@ -55,6 +55,7 @@ def curate(pipeline_name: str, run_id: str) -> None:
             remedy="Clear the task that takes the objects.",
             table=contract.qualified_name,
         )
+    check_parts(lake.lake, batch, contents=True)
     counts = {"raw": batch.rows, "curated": 0, "superseded": 0, "quarantined": 0}
     digests = dict.fromkeys(("raw", "curated", "superseded"), "0")
     reasons: dict[str, int] = {}

@@ -63,11 +63,11 @@ def another(nights: Any, settings: Settings) -> Callable[[], Any]:
     """Opens a second connection of the source's owner."""
     if nights.engine == "postgres":
         return lambda: psycopg.connect(nights.warehouse, autocommit=True)
-    nights.source.execute("SELECT DATABASE()")
-    ((database,),) = nights.source.fetchall()
+    nights.source.execute("SELECT DATABASE(), @@port")
+    ((database, port),) = nights.source.fetchall()
     return lambda: mysql.connector.connect(
         host=settings.mysql_orders_host,
-        port=settings.mysql_orders_port,
+        port=port,
         user="root",
         password=settings.mysql_root_password,
         database=database,

@@ -73,7 +73,8 @@ class Shop:
                     f"{prefix}/payments/payment_methods/run={run_id}/part-0.parquet"
                 ) as sink:
                     pq.write_table(accepted, sink)
-            parts = (Part(f"raw/payments/payment_methods/run={run_id}/part-0.parquet", len(rows), 1, ""),)
+            key = f"raw/payments/payment_methods/run={run_id}/part-0.parquet"
+            parts = (Part(key, len(rows), sink.size, sink.sha256),)
         commit(
             self.lake,
             Manifest(

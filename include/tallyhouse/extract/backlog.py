@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from tallyhouse.errors import TallyhouseError, first_line
+
 MEMORY = 16 << 20
 
 
@@ -56,7 +58,7 @@ class Backlog:
 
         Raises:
             BaseException: What the source raised, once the batches before it were taken.
-            OSError: The disk is full.
+            TallyhouseError: The disk is full.
         """
         taker = threading.Thread(target=self._take, name="backlog", daemon=True)
         taker.start()
@@ -97,8 +99,15 @@ class Backlog:
             start = self._end
         content = memoryview(batch.serialize())
         done = 0
-        while done < len(content):
-            done += os.pwrite(self._file.fileno(), content[done:], start + done)
+        try:
+            while done < len(content):
+                done += os.pwrite(self._file.fileno(), content[done:], start + done)
+        except OSError as error:
+            raise TallyhouseError(
+                f"no room for rows that wait for the lake in {tempfile.gettempdir()} ({first_line(error)})",
+                remedy="Free room there, or set TMPDIR to a larger disk; then clear the task",
+                transient=True,
+            ) from error
         with self._changed:
             self._end = start + len(content)
             self._waiting.append(_Filed(start, len(content), batch.schema))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -26,7 +27,7 @@ _WAITING = {
     "mysql": (
         "SELECT w.info, b.id FROM information_schema.processlist AS w "
         "JOIN information_schema.processlist AS b ON b.info LIKE %(mark)s AND b.id <> CONNECTION_ID() "
-        "WHERE w.state = 'Waiting for table metadata lock' AND w.db = DATABASE() AND w.info LIKE %(table)s "
+        "WHERE w.state = 'Waiting for table metadata lock' AND w.db = DATABASE() AND w.info REGEXP %(table)s "
         "AND w.time >= %(seconds)s"
     ),
     "postgres": (
@@ -91,7 +92,7 @@ class GiveWay:
         cursor = connection.cursor()
         cursor.execute(
             _WAITING[self._dialect],
-            {"mark": f"%{mark()}%", "table": f"%{self._contract.name}%", "seconds": int(self._seconds)},
+            {"mark": f"%{mark()}%", "table": _word(self._contract.in_source), "seconds": int(self._seconds)},
         )
         for statement, ours in cursor.fetchall():
             text = statement.decode() if isinstance(statement, bytes | bytearray) else str(statement)
@@ -100,3 +101,8 @@ class GiveWay:
             with suppress(Exception):  # it may have ended by itself
                 cursor.execute(_END[self._dialect].format(ours))
         cursor.close()
+
+
+def _word(name: str) -> str:
+    """A pattern of MySQL and MariaDB that finds a table's name, and not that of another which contains it."""
+    return rf"(?<![\w$]){re.escape(name)}(?![\w$])"

@@ -12,7 +12,7 @@ import psycopg
 from tallyhouse.contracts import Column, Kind, TableContract
 from tallyhouse.extract.digest import row_digest
 from tallyhouse.extract.give_way import mark
-from tallyhouse.extract.statement import SESSION, build, key_number, plain, row_number
+from tallyhouse.extract.statement import build, key_number, pin, plain, row_number
 
 FETCH = 20_000
 """Keys that are held at once."""
@@ -48,8 +48,7 @@ class Snapshot:
         self.contract, self.dialect = contract, dialect
         self.table = build(dialect, contract, None).table
         self.number = key_number(dialect, contract)
-        for setting in SESSION[dialect]:
-            self.cursor.execute(setting)
+        pin(self.cursor, dialect)
         connection.commit()
         if dialect == "mysql":
             self.cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -20,10 +20,10 @@ import mysql.connector
 import pyarrow as pa
 
 from tallyhouse.contracts import Kind, TableContract
-from tallyhouse.errors import first_line
+from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.backlog import Backlog
 from tallyhouse.extract.give_way import mark
-from tallyhouse.extract.statement import SESSION, Statement, build, plain
+from tallyhouse.extract.statement import SESSION, Statement, build, pin, plain
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_schema
 from tallyhouse.servers import MySqlServer
 
@@ -109,7 +109,7 @@ def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Ite
             address, query, return_type="arrow_stream", batch_size=batch_rows, pre_execution_query=prologue
         )
         yield from Backlog(reader)
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, TallyhouseError):
         raise
     except BaseException as error:
         # A Rust panic reaches Python as a BaseException; nobody should have to read one.
@@ -169,6 +169,7 @@ def _rows_that_fit(server: MySqlServer, contract: TableContract, statement: Stat
     if not long:
         return BATCH_ROWS
     with closing(server.connect()) as connection, closing(connection.cursor()) as cursor:
+        pin(cursor, "mysql")
         lengths = " + ".join(f"COALESCE(MAX(LENGTH({name})), 0)" for name in long)
         cursor.execute(f"SELECT {lengths} FROM {statement.table} AS w WHERE {statement.condition}")
         ((longest,),) = cursor.fetchall()

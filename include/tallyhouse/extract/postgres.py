@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +11,9 @@ import pyarrow as pa
 from adbc_driver_manager import Error
 
 from tallyhouse.contracts import Kind, TableContract
+from tallyhouse.errors import first_line
 from tallyhouse.extract.give_way import mark
-from tallyhouse.extract.statement import SESSION, build, is_ordinary, plain, quoted
+from tallyhouse.extract.statement import build, is_ordinary, pin, plain, quoted
 from tallyhouse.extract.stream import SnapshotStatement, SourceStream
 
 __all__ = ["Error", "open_stream"]
@@ -34,43 +36,47 @@ def open_stream(
     from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
 
     statement = build("postgres", contract, watermark, keys)
-    connection = dbapi.connect(address)
-    cursor = connection.cursor()
-    for setting in SESSION["postgres"]:
-        cursor.execute(setting)
-    # In a transaction of its own, before the snapshot: whatever commits after this instant may be
-    # missing from the snapshot.
-    cursor.execute("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')")
-    (at,) = cursor.fetchone()
-    connection.commit()
-    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    rows_of = f"FROM {statement.table} AS w WHERE {statement.condition}"
-    times = [column.name for column in contract.source_columns if column.type.kind is Kind.TIMESTAMP]
-    ordinary = [f"bool_and({is_ordinary(plain('postgres', contract, name))})" for name in times]
-    cursor.execute(f"SELECT {mark()} {', '.join((*statement.totals, *ordinary))} {rows_of}")
-    rows, digest, *found = cursor.fetchone()
-    sums, are_ordinary = found[: len(contract.control_totals)], found[len(contract.control_totals) :]
-    # Times that are all ordinary cross as what they are, and Arrow makes their text: the server needs a
-    # microsecond for each.
-    native = {name for name, ordinary in zip(times, are_ordinary, strict=True) if ordinary}
-    columns = [
-        f"CAST({plain('postgres', contract, column.name)} AS timestamp) AS {quoted('postgres', column.name)}"
-        if column.name in native
-        else carried_as
-        for column, carried_as in zip(contract.columns, statement.columns, strict=True)
-    ]
-    return SourceStream(
-        statement=SnapshotStatement(
-            snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
-            rows=int(rows),
-            digest=digest,
-            control_totals=dict(zip(contract.control_totals, sums, strict=True)),
-        ),
-        batches=_read(connection, cursor, f"SELECT {mark()} {', '.join(columns)} {rows_of}"),
-    )
+    with ExitStack() as held:
+        connection = held.enter_context(dbapi.connect(address))
+        cursor = held.enter_context(connection.cursor())
+        pin(cursor, "postgres")
+        # In a transaction of its own, before the snapshot: whatever commits after this instant may be
+        # missing from the snapshot.
+        cursor.execute("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')")
+        (at,) = cursor.fetchone()
+        connection.commit()
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        rows_of = f"FROM {statement.table} AS w WHERE {statement.condition}"
+        times = [column.name for column in contract.source_columns if column.type.kind is Kind.TIMESTAMP]
+        ordinary = [f"bool_and({is_ordinary(plain('postgres', contract, name))})" for name in times]
+        cursor.execute(f"SELECT {mark()} {', '.join((*statement.totals, *ordinary))} {rows_of}")
+        rows, digest, *found = cursor.fetchone()
+        sums, are_ordinary = found[: len(contract.control_totals)], found[len(contract.control_totals) :]
+        # Times that are all ordinary cross as what they are, and Arrow makes their text: the server needs a
+        # microsecond for each.
+        native = {name for name, ordinary in zip(times, are_ordinary, strict=True) if ordinary}
+        columns = [
+            f"CAST({plain('postgres', contract, column.name)} AS timestamp) "
+            f"AS {quoted('postgres', column.name)}"
+            if column.name in native
+            else carried_as
+            for column, carried_as in zip(contract.columns, statement.columns, strict=True)
+        ]
+        return SourceStream(
+            statement=SnapshotStatement(
+                snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
+                rows=int(rows),
+                digest=digest,
+                control_totals=dict(zip(contract.control_totals, sums, strict=True)),
+            ),
+            batches=_read(held.pop_all(), cursor, f"SELECT {mark()} {', '.join(columns)} {rows_of}"),
+        )
 
 
-def _read(connection: Any, cursor: Any, query: str) -> Iterator[pa.RecordBatch]:
-    with connection, cursor:
+def _read(held: ExitStack, cursor: Any, query: str) -> Iterator[pa.RecordBatch]:
+    with held:
         cursor.execute(query)
-        yield from cursor.fetch_record_batch()
+        try:
+            yield from cursor.fetch_record_batch()
+        except OSError as error:  # what Arrow makes of the server's errors
+            raise RuntimeError(first_line(error)) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from tallyhouse.contracts import TableContract
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.extract.statement import build
+from tallyhouse.extract.statement import build, pin
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def warn_of_slow_cursor(connection: Any, dialect: str, contract: TableContract) 
     if contract.cursor is None:
         return
     cursor = connection.cursor()
+    pin(cursor, dialect)
     table = build(dialect, contract, None).table
     cursor.execute(
         _FIRST_INDEXED[dialect],

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tallyhouse.contracts import Column, Kind, TableContract
+from tallyhouse.errors import first_line
 from tallyhouse.extract.digest import row_digest, total
 from tallyhouse.lake import Lake
 
@@ -88,6 +89,9 @@ def raw_view(
         lake: Where they are.
         keys: The objects of one batch; one at least.
         columns: Those that are needed; None for all.
+
+    Raises:
+        OSError: An object could not be read.
     """
     with lake.filesystem.open_input_file(lake.path(keys[0])) as file:
         schema = pq.read_schema(file)
@@ -97,4 +101,7 @@ def raw_view(
         connection.execute("SET threads = 2")
         rows = (batch.select(schema.names) for batch in lake.read_batches(keys, columns=columns))
         connection.register("raw", pa.RecordBatchReader.from_batches(schema, rows))
-        yield connection
+        try:
+            yield connection
+        except duckdb.Error as error:  # it wraps what reading raises
+            raise OSError(first_line(error)) from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from tallyhouse.contracts import Column, ColumnType, Kind, TableContract
 from tallyhouse.contracts.model import Made
@@ -45,7 +46,7 @@ SESSION = {
         f"SET lock_timeout = '{LOCK_SECONDS}s'",
     ),
 }
-"""What is said first on every connection that reads rows."""
+"""What is said first on every connection that reads a table; see `pin`."""
 _AS_TEXT = (Kind.DECIMAL, Kind.DATE, Kind.TIMESTAMP, Kind.JSON)
 _MYSQL_AS_TEXT = ("time", "uuid", "inet4", "inet6")
 _GEOMETRIES = (
@@ -70,6 +71,17 @@ class Statement:
     table: str
     condition: str
     totals: tuple[str, ...]
+
+
+def pin(cursor: Any, dialect: str) -> None:
+    """Puts our settings in the place of the server's, the account's and the client's.
+
+    Args:
+        cursor: Of an open DB-API connection; in PostgreSQL a rollback takes them back.
+        dialect: `mysql` or `postgres`.
+    """
+    for setting in SESSION[dialect]:
+        cursor.execute(setting)
 
 
 def build(

@@ -50,7 +50,8 @@ class SourceStream:
 
     Attributes:
         statement: What the source counted.
-        batches: The rows, one bounded batch after the other.
+        batches: The rows, one bounded batch after the other; where the source breaks off, a RuntimeError
+            or the driver's own, never an OSError, which is the lake's.
         schema: What they are on the wire; None for what databases send, see `wire_schema`.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -63,13 +64,70 @@ def write_batch(
         The committed manifest.
 
     Raises:
-        TallyhouseError: The stream broke, or brought other rows than the source counted and digested.
+        TallyhouseError: The stream or the lake broke off, or the stream brought other rows than the source
+            counted and digested.
     """
     prefix = batch_prefix(contract.source, contract.name, run_id, attempt)
     schema = stream.schema or wire_schema(contract)
+    with lake.answering(contract.qualified_name):
+        received = _receive(stream, lake, prefix, contract, schema)
+        found = (
+            census([part.key for part in received.parts], stream.statement.snapshot_at) if census else None
+        )
+        deleted = tuple(_write_evidence(found, lake, prefix, contract)) if found else ()
+        missing = tuple(_write_missing(found, lake, prefix)) if found else ()
+        if found and found.first_came and next_watermark:
+            next_watermark = min(next_watermark, found.first_came)
+        manifest = Manifest(
+            run_id=run_id,
+            source=contract.source,
+            table=contract.name,
+            attempt=attempt,
+            contract_version=contract.version,
+            columns=tuple({"name": field.name, "type": str(field.type)} for field in schema),
+            snapshot_at=_after(previous, stream.statement.snapshot_at),
+            watermark_from=watermark,
+            watermark_to=next_watermark if contract.cursor else None,
+            source_rows=stream.statement.rows,
+            rows=received.rows,
+            digest=stream.statement.digest,
+            control_totals=stream.statement.control_totals,
+            parts=received.parts,
+            raw_digest=received.digest,
+            deleted=deleted,
+            census=found.as_json() if found else None,
+            missing=missing,
+            digests=received.digests,
+            compared=compared.as_json() if compared else None,
+            declared=checked.declared_json if checked else (),
+            evolved=checked.evolved if checked else (),
+        )
+        commit(lake, manifest)
+        if left := sweep(lake, manifest):
+            log.info("%s: %s objects of earlier tries removed", contract.qualified_name, left)
+    log.info(
+        "%s: %s rows in %s parts, %s",
+        *(contract.qualified_name, manifest.rows, len(manifest.parts), manifest.key),
+    )
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Received:
+    """What of a stream is in the lake: the rows that the source counted and digested."""
+
+    parts: tuple[Part, ...]
+    rows: int
+    digests: tuple[Part, ...]
+    digest: str | None
+
+
+def _receive(
+    stream: SourceStream, lake: Lake, prefix: str, contract: TableContract, schema: pa.Schema
+) -> _Received:
     try:
         parts = tuple(write_parts(stream.batches, lake, prefix, schema))
-    except (RuntimeError, OSError, AdbcError, pa.ArrowException) as error:
+    except (RuntimeError, AdbcError, pa.ArrowException) as error:
         raise TallyhouseError(
             f"the stream broke off ({first_line(error)})",
             remedy="Nothing was committed; check the source's log and clear the task to take it again",
@@ -98,40 +156,7 @@ def write_batch(
             table=contract.qualified_name,
             rule="source=raw digest",
         )
-    found = census([part.key for part in parts], stream.statement.snapshot_at) if census else None
-    deleted = tuple(_write_evidence(found, lake, prefix, contract)) if found else ()
-    missing = tuple(_write_missing(found, lake, prefix)) if found else ()
-    if found and found.first_came and next_watermark:
-        next_watermark = min(next_watermark, found.first_came)
-    manifest = Manifest(
-        run_id=run_id,
-        source=contract.source,
-        table=contract.name,
-        attempt=attempt,
-        contract_version=contract.version,
-        columns=tuple({"name": field.name, "type": str(field.type)} for field in schema),
-        snapshot_at=_after(previous, stream.statement.snapshot_at),
-        watermark_from=watermark,
-        watermark_to=next_watermark if contract.cursor else None,
-        source_rows=stream.statement.rows,
-        rows=rows,
-        digest=stream.statement.digest,
-        control_totals=stream.statement.control_totals,
-        parts=parts,
-        raw_digest=digest,
-        deleted=deleted,
-        census=found.as_json() if found else None,
-        missing=missing,
-        digests=digests,
-        compared=compared.as_json() if compared else None,
-        declared=checked.declared_json if checked else (),
-        evolved=checked.evolved if checked else (),
-    )
-    commit(lake, manifest)
-    if left := sweep(lake, manifest):
-        log.info("%s: %s objects of earlier tries removed", contract.qualified_name, left)
-    log.info("%s: %s rows in %s parts, %s", contract.qualified_name, rows, len(parts), manifest.key)
-    return manifest
+    return _Received(parts, rows, digests, digest)
 
 
 def _after(previous: Manifest | None, at: datetime) -> datetime:

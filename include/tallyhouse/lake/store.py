@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,24 @@ class Lake:
                 remedy="Create it (`make start` does) or correct the bucket of the connection s3_lake",
             )
 
+    @contextmanager
+    def answering(self, table: str) -> Iterator[None]:
+        """Says of errors of the lake in the block that they are its, and of which table.
+
+        Raises:
+            TallyhouseError: The server went away, refused, has no room, or gave back something else.
+        """
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise TallyhouseError(
+                f"the lake failed ({first_line(error)})",
+                remedy="Nothing was committed; check that it is up (`make status`) and has room, then clear "
+                "the task to take the table again",
+                transient=True,
+                table=table,
+            ) from error
+
     def keys(self, prefix: str) -> list[str]:
         """Keys of the objects below a prefix, sorted; empty when there are none."""
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
@@ -144,13 +162,22 @@ class Lake:
 
     @contextmanager
     def create(self, key: str) -> Iterator[HashingSink]:
-        """Opens a new object for writing; it reports its size and SHA-256 when it is closed."""
+        """Opens a new object for writing; it reports its size and SHA-256 when it is closed.
+
+        Where the block fails, there is no object afterwards.
+        """
         self._make_folder(key)
         sink = HashingSink(self.filesystem.open_output_stream(self.path(key)))
         try:
             yield sink
-        finally:
             sink.close()
+        except BaseException:
+            # Arrow knows no way to give an upload up, so it is completed and removed. The first error counts.
+            with suppress(OSError):
+                sink.close()
+            with suppress(OSError):
+                self.filesystem.delete_file(self.path(key))
+            raise
 
     def _make_folder(self, key: str) -> None:
         # An object store needs no folders, and asking for one would leave an empty object behind.

@@ -20,7 +20,7 @@ from psycopg import sql
 from tallyhouse.contracts import PipelineContract, TableContract
 from tallyhouse.contracts.evolve import evolved
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.lake import Lake, Manifest, find_manifests
+from tallyhouse.lake import Lake, Manifest, check_parts, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.models import definition
 from tallyhouse.models.load import table_of
@@ -95,6 +95,8 @@ def publish(
                 f"no committed raw batch of {', '.join(missing)}",
                 remedy="Clear the extraction of that source, or start a new run",
             )
+        for manifest in manifests.values():
+            check_parts(lake, manifest)
         staged = Staged(tables={}, models={}, digests={})
         lines: list[Line] = []
         with connection.transaction():

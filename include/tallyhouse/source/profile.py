@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from tallyhouse.contracts import Kind
-from tallyhouse.extract.statement import SESSION, quoted
+from tallyhouse.extract.statement import pin, quoted
 from tallyhouse.source.catalogue import CatalogueColumn, CatalogueTable
 
 SAMPLE_ROWS = 2_000
@@ -60,8 +60,7 @@ def take(connection: Any, engine: str, table: CatalogueTable) -> TableProfile:
         table: The table.
     """
     with closing(connection.cursor()) as cursor:
-        for setting in SESSION[engine]:
-            cursor.execute(setting)
+        pin(cursor, engine)
         place = ".".join(quoted(engine, part) for part in (table.schema, table.name) if part)
         counted: dict[str, ColumnProfile] = {}
         rows = 0

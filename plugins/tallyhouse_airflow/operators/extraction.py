@@ -207,7 +207,8 @@ class ExtractionOperator(LineageMixin, RunOperator):
         except self.refusals as error:
             raise TallyhouseError(
                 f"the source refused to be read ({first_line(error)})",
-                remedy=f"Check the grants of the account of {self.conn_id} and the server's log",
+                remedy=f"The next try reads it again; where it stays so, see the server's log, who ends or "
+                f"locks out our statements, and the grants of the account of {self.conn_id}",
                 transient=True,
                 table=table.qualified_name,
             ) from error
