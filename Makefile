@@ -66,7 +66,7 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: source data day ingest run run-etl ledger repair sql verify
+.PHONY: source data day ingest run run-etl ledger repair maintain-lake sql verify
 source: $(READY) ## A database of yours in one command: make source URL=mysql://user@host/db NAME=shipping [WRITE=1]
 	@$(PY) -m scripts.source --name "$$NAME" --tables "$$TABLES" $(if $(WRITE),--write)
 
@@ -92,6 +92,9 @@ ledger: $(READY) ## The ledger of each pipeline's last run: make ledger ARGS="--
 
 repair: $(READY) ## Copy the warehouse into the targets again, for a run that one refused or lost: make repair RUN=…
 	@$(PY) -m tallyhouse.publish.repair $(if $(RUN),--run "$(RUN)") $(ARGS)
+
+maintain-lake: $(READY) ## What nobody needs any more in the lake, with sizes; APPLY=1 removes it
+	@$(PY) -m tallyhouse.lake.upkeep $(if $(APPLY),--apply)
 
 ON ?= dwh
 sql: $(READY) ## Ask a database: make sql Q="SELECT 1" ON=clickhouse; without Q it shows how

@@ -73,6 +73,23 @@ class TargetsSetting(BaseSettings):
         return tuple(dict.fromkeys(name.strip() for name in self.targets.split(",") if name.strip()))
 
 
+class LakeUpkeep(BaseSettings):
+    """How long the lake keeps what; `maintain_lake` reads these alone."""
+
+    model_config = SettingsConfigDict(env_file=_FILES, env_file_encoding="utf-8", extra="ignore")
+
+    lake_accepted_days: int = Field(ge=1)
+    """Accepted rows of a published run."""
+    lake_increment_days: int = Field(ge=1)
+    """Increments of a published run that every target shows."""
+    lake_failed_days: int = Field(ge=1)
+    """Everything of a run that was never published and that a later one replaced."""
+    lake_grace_hours: int = Field(ge=24)
+    """Nothing younger goes; longer than any task may run."""
+    lake_budget_gb: float = Field(ge=0)
+    """What the lake may take, in 10^9 bytes; 0 is no budget."""
+
+
 class GeneratedPasswords(PydanticBaseSettingsSource):
     """The passwords that the stack made for this checkout."""
 
@@ -94,7 +111,7 @@ class GeneratedPasswords(PydanticBaseSettingsSource):
         }
 
 
-class Settings(LocalFolder):
+class Settings(LakeUpkeep, LocalFolder):
     """Where every server of the stack is, and who may enter it.
 
     Each field is the key of ``config/stack.env`` in lower case. ``port_offset`` has already been
