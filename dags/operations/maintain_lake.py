@@ -3,9 +3,10 @@
 Every night, after the pipelines: removes what nobody needs any more in the lake. That are tries of an
 extraction that never committed, uploads that never ended, what runs left that a later run replaced, and
 accepted rows and increments of published runs once they are older than the settings `LAKE_…` say. What an
-open run, the next run, a target or a rebuild needs stays. Every place that goes is in the log, with its size
-and the reason; a warning says when the lake comes near its budget (`LAKE_BUDGET_GB`), and the run fails when
-it is beyond it.
+open run, the next run, a target or a rebuild needs stays. Raw of published runs goes only where
+`LAKE_RAW_DAYS` says so, once a checkpoint that was verified holds what the warehouse made of it. Every place
+that goes is in the log, with its size and the reason; a warning says when the lake comes near its budget
+(`LAKE_BUDGET_GB`), and the run fails when it is beyond it.
 
 **A re-run** finds what is left. A run that died in the middle has removed only what nobody needs.
 

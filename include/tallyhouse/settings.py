@@ -78,6 +78,8 @@ class LakeUpkeep(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=_FILES, env_file_encoding="utf-8", extra="ignore")
 
+    lake_raw_days: int = Field(ge=0)
+    """Raw batches of a published run that a checkpoint holds; 0 keeps them for good."""
     lake_accepted_days: int = Field(ge=1)
     """Accepted rows of a published run."""
     lake_increment_days: int = Field(ge=1)

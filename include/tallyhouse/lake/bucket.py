@@ -1,6 +1,6 @@
 """A bucket as its upkeep sees it: every object with size and time, uploads that never ended, and removal.
 
-By boto3: Arrow lists no uploads, removes one object a request, and leaves an empty object for the folder.
+By boto3: Arrow lists no uploads, removes objects one by one, and leaves an empty one in the folder's place.
 """
 
 from __future__ import annotations

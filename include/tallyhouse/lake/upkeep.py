@@ -9,6 +9,9 @@ a pipeline's last published run and of all later ones stays, and so does what be
 warehouse does not know, such as those since the backup that it was restored from. Nothing younger than
 `LAKE_GRACE_HOURS` goes: a task that was cleared may be writing it.
 
+Raw of published runs goes only where `LAKE_RAW_DAYS` says so, and only below a checkpoint of what the
+warehouse made of it (`checkpoint.py`), which is written and verified first.
+
 A death in the middle of it leaves nothing half-removed that a reader would take for whole: of a batch its
 manifest goes first, and the rest is then a try that never committed.
 """
@@ -29,9 +32,12 @@ from typing import Any
 import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.lake.bucket import Bucket, Stored, Upload
+from tallyhouse.lake.checkpoint import Checkpoint, can_be_written, read, write
 from tallyhouse.lake.manifest import MANIFEST
+from tallyhouse.lake.store import Lake
 from tallyhouse.servers import warehouse
 from tallyhouse.settings import LakeUpkeep, SettingsError, load_settings
 
@@ -42,7 +48,7 @@ WARN_AT = 0.8
 GROWTH_DAYS = 7
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _FOLDER = re.compile(
-    r"(?P<layer>raw|accepted|increment|removed)/(?P<of>[^=]+)/run=(?P<run>[^/]+)/(?:attempt=(?P<attempt>\d+)/)?"
+    r"(?P<layer>raw|accepted|increment|removed|checkpoint)/(?P<of>[^=]+)/run=(?P<run>[^/]+)/(?:attempt=(?P<attempt>\d+)/)?"
 )
 _BEFORE = datetime.min.replace(tzinfo=UTC)
 _ASIDE = re.compile(r"(repair|verify)/[^/]+/[^/]+/")
@@ -55,7 +61,7 @@ class Place:
 
     Attributes:
         layer: Such as `raw`.
-        of_what: A table, as `orders/order_items`, or a model.
+        of_what: A table, as `orders/order_items`, a model, or, of a checkpoint, a pipeline.
         run_id: The run.
         attempt: Which try of the extraction; 0 where there are no tries.
     """
@@ -111,6 +117,7 @@ class Leftover:
         keys: Its objects.
         bytes: Their size.
         upload: The upload, where it is one.
+        without_checkpoint: The pipeline of which a checkpoint has to be written first, if any.
     """
 
     layer: str
@@ -119,6 +126,7 @@ class Leftover:
     keys: tuple[str, ...] = field(default=(), repr=False)
     bytes: int = 0
     upload: Upload | None = None
+    without_checkpoint: str | None = None
 
     def remove(self, bucket: Bucket) -> None:
         """Removes it: the manifests first, so that what is left at a death is not taken for whole."""
@@ -160,25 +168,31 @@ class Survey:
 class _Folder:
     """The objects of a run in one place, or of one of its tries."""
 
-    keys: list[str] = field(default_factory=list)
-    bytes: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
     newest: datetime = _BEFORE
 
     def add(self, one: Stored) -> None:
-        self.keys.append(one.key)
-        self.bytes += one.bytes
+        self.sizes[one.key] = one.bytes
         self.newest = max(self.newest, one.at)
 
     @property
     def committed(self) -> bool:
-        return any(key.endswith(f"/{MANIFEST}") for key in self.keys)
+        return any(key.endswith(f"/{MANIFEST}") for key in self.sizes)
 
-    def leftover(self, layer: str, place: str, why: str) -> Leftover:
-        return Leftover(layer, place, why, tuple(self.keys), self.bytes)
+    def leftover(self, layer: str, place: str, why: str, without_checkpoint: str | None = None) -> Leftover:
+        return Leftover(
+            layer,
+            place,
+            why,
+            tuple(self.sizes),
+            sum(self.sizes.values()),
+            without_checkpoint=without_checkpoint,
+        )
 
 
 def upkeep(
     connection: psycopg.Connection[Any],
+    lake: Lake,
     bucket: Bucket,
     keep: LakeUpkeep,
     *,
@@ -189,7 +203,8 @@ def upkeep(
 
     Args:
         connection: To the warehouse, which says what became of each run.
-        bucket: The lake.
+        lake: The lake, for checkpoints.
+        bucket: The same one, for everything else.
         keep: How long each layer stays.
         now: The time, UTC.
         apply: Whether it is removed; else it is listed alone.
@@ -198,11 +213,20 @@ def upkeep(
         What was there, and of it what may go, or went.
 
     Raises:
-        TallyhouseError: Another upkeep is at work, or the store keeps an object.
+        TallyhouseError: Another upkeep is at work, a checkpoint is not what the warehouse holds, or the store
+            keeps an object.
     """
     with _alone(connection):
-        survey = _survey(_runs(connection), bucket, keep, now)
+        runs = _runs(connection)
+        pipelines = sorted({run.pipeline for run in runs.values()}) if keep.lake_raw_days else []
+        found = ((name, can_be_written(connection, name)) for name in pipelines)
+        contracts = {name: contract for name, contract in found if contract}
+        survey = _survey(runs, contracts, lake, bucket, keep, now)
         if apply:
+            needed = {one.without_checkpoint for one in survey.leftovers}
+            for name, contract in contracts.items():
+                if name in needed:
+                    write(connection, lake, contract)
             for one in survey.leftovers:
                 one.remove(bucket)
                 log.info("removed %s (%s, %s)", one.place, size(one.bytes), one.why)
@@ -248,7 +272,14 @@ def _runs(connection: psycopg.Connection[Any]) -> dict[str, Run]:
     return {row[0]: Run(*row) for row in rows}
 
 
-def _survey(runs: dict[str, Run], bucket: Bucket, keep: LakeUpkeep, now: datetime) -> Survey:
+def _survey(
+    runs: dict[str, Run],
+    contracts: dict[str, PipelineContract],
+    lake: Lake,
+    bucket: Bucket,
+    keep: LakeUpkeep,
+    now: datetime,
+) -> Survey:
     survey = Survey()
     folders: dict[Place, _Folder] = defaultdict(_Folder)
     aside: dict[str, _Folder] = defaultdict(_Folder)
@@ -266,13 +297,23 @@ def _survey(runs: dict[str, Run], bucket: Bucket, keep: LakeUpkeep, now: datetim
             aside[found[0].rstrip("/")].add(one)
     settled = now - timedelta(hours=keep.lake_grace_hours)
     counting = _counting_tries(folders)
+    held = _checkpoints(lake, folders)
     for place, folder in sorted(folders.items()):
         run = runs[place.run_id]
         if run.live or folder.newest > settled:
             continue
+        needs = None
         why = _why(place.layer, run, keep, now) or _voided(place, folder, counting)
+        if place.layer == "checkpoint":
+            why = _outdated(run, folder, held.get(run.pipeline))
+        elif place.layer == "raw" and why is None and run.pipeline in contracts and _is_past(run, keep, now):
+            checkpoint = held.get(run.pipeline)
+            needs = None if checkpoint and run.ended <= checkpoint.published_at else run.pipeline
+            why = f"published {(now - run.ended).days} days ago, and " + (
+                "a checkpoint is written first" if needs or not checkpoint else f"{checkpoint.place} holds it"
+            )
         if why is not None:
-            survey.leftovers.append(folder.leftover(place.layer, str(place), why))
+            survey.leftovers.append(folder.leftover(place.layer, str(place), why, needs))
     for where, folder in sorted(aside.items()):
         if folder.newest <= settled:
             survey.leftovers.append(folder.leftover("aside", where, "a copy for a target that broke off"))
@@ -280,8 +321,36 @@ def _survey(runs: dict[str, Run], bucket: Bucket, keep: LakeUpkeep, now: datetim
     return survey
 
 
+def _checkpoints(lake: Lake, folders: dict[Place, _Folder]) -> dict[str, Checkpoint]:
+    """By pipeline the newest checkpoint whose objects are all there, as they were written."""
+    found: dict[str, Checkpoint] = {}
+    for place, folder in folders.items():
+        if place.layer != "checkpoint" or not folder.committed:
+            continue
+        one = read(lake, place.of_what, place.run_id)
+        if lacking := [part.key for part in one.parts if folder.sizes.get(part.key) != part.bytes]:
+            log.warning("%s is damaged and holds nothing: %s is not as it was written", place, lacking[0])
+        elif place.of_what not in found or one.published_at > found[place.of_what].published_at:
+            found[place.of_what] = one
+    return found
+
+
+def _is_past(run: Run, keep: LakeUpkeep, now: datetime) -> bool:
+    """Whether raw of a published run has stayed as long as it has to."""
+    return run.published and bool(keep.lake_raw_days) and (now - run.ended).days >= keep.lake_raw_days
+
+
+def _outdated(run: Run, folder: _Folder, newest: Checkpoint | None) -> str | None:
+    """Why a checkpoint may go; None where it is what stands for raw."""
+    if not folder.committed:
+        return "a checkpoint that never committed"
+    if newest is not None and newest.run_id != run.run_id and run.ended < newest.published_at:
+        return f"{newest.place} holds it"
+    return None
+
+
 def _why(layer: str, run: Run, keep: LakeUpkeep, now: datetime) -> str | None:
-    """Why what a run has in a layer may go as a whole; None where it may not."""
+    """Why what a run has in a layer may go as a whole, whatever else there is; None where it may not."""
     days = (now - run.ended).days
     if not run.published:
         return "its run was superseded" if days >= keep.lake_failed_days else None
@@ -380,15 +449,17 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         settings = load_settings()
-        bucket = Bucket.s3(
-            settings.lake_bucket,
-            endpoint=settings.minio_url,
-            access_key=settings.minio_root_user,
-            secret_key=settings.minio_root_password,
-            region=settings.lake_region,
-        )
+        access = {
+            "endpoint": settings.minio_url,
+            "access_key": settings.minio_root_user,
+            "secret_key": settings.minio_root_password,
+            "region": settings.lake_region,
+        }
+        lake = Lake.s3(settings.lake_bucket, **access)
+        lake.check()
+        bucket = Bucket.s3(settings.lake_bucket, **access)
         with warehouse(settings).connect() as connection:
-            survey = upkeep(connection, bucket, settings, now=datetime.now(UTC), apply=arguments.apply)
+            survey = upkeep(connection, lake, bucket, settings, now=datetime.now(UTC), apply=arguments.apply)
         for line in report(survey, applied=arguments.apply):
             sys.stdout.write(f"{line}\n")
         if not arguments.apply and survey.leftovers:

@@ -14,11 +14,12 @@ from tallyhouse.models.definition import Definition
 
 _WIDE = {"clickhouse": "Nullable(Decimal(76, {}))", "duckdb": "DECIMAL(38, {})"}
 
-_TIMES: dict[str, Callable[[str], str]] = {
+TIMES: dict[str, Callable[[str], str]] = {
     "postgres": lambda value: f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
     "clickhouse": lambda value: value,
     "duckdb": lambda value: f"strftime({value} AT TIME ZONE 'UTC', '%Y-%m-%d %H:%M:%S.%f')",
 }
+"""By engine: the text of a time, of the SQL of its value."""
 
 
 def count_and_digest(engine: str, model: Definition) -> str:
@@ -40,7 +41,7 @@ def count_and_digest(engine: str, model: Definition) -> str:
 def _value(engine: str, type_: ColumnType, value: str) -> str:
     match type_.kind:
         case Kind.TIMESTAMP:
-            return _TIMES[engine](value)
+            return TIMES[engine](value)
         case Kind.DECIMAL:
             power = 10 ** (type_.scale or 0)
             if engine == "postgres":

@@ -32,13 +32,12 @@ from tallyhouse.models.definition import Totals
 from tallyhouse.models.digest import count_and_digest
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish.limits import Capacity, check_fits
-from tallyhouse.publish.staging import table_schema
+from tallyhouse.publish.staging import read_rows, table_schema
 from tallyhouse.publish.target import Groups, RowsRefusedError, Target, task
 from tallyhouse.runs import mark_shown, published_runs, record_failure
 
 log = logging.getLogger(__name__)
 
-COPY_ROWS = 20_000
 DIFFERING = "rows that differ"
 
 
@@ -311,23 +310,8 @@ def _rows(connection: psycopg.Connection[Any], capacity: Capacity, model: str) -
     with connection.transaction():
         schema = table_schema(connection, "dwh", model)
         limits = capacity.limits_of(connection, "dwh", model)
-        # CHAR(n) comes padded; as text it does not.
-        names = sql.SQL(", ").join(
-            sql.SQL("t.{}::text" if pa.types.is_string(field.type) else "t.{}").format(
-                sql.Identifier(field.name)
-            )
-            for field in schema
-        )
-        with connection.cursor(name=f"copy_{model}") as cursor:
-            cursor.execute(
-                sql.SQL("SELECT {} FROM dwh.{} AS t WHERE NOT {}").format(
-                    names, sql.Identifier(model), capacity.outside(limits)
-                )
-            )
-            while rows := cursor.fetchmany(COPY_ROWS):
-                columns = zip(*rows, strict=True)
-                arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        fitting = sql.SQL("NOT {}").format(capacity.outside(limits))
+        yield from read_rows(connection, "dwh", model, schema, fitting)
 
 
 def _increments(lake: Lake, pipeline: PipelineContract, run_id: str) -> list[str]:

@@ -13,6 +13,8 @@ from psycopg import sql
 from tallyhouse.contracts.types import SPARK_DIGITS
 from tallyhouse.runs import STAGING_SUFFIX
 
+READ_ROWS = 20_000
+_ALL = sql.SQL("true")
 _TYPES = {
     "smallint": pa.int16(),
     "integer": pa.int32(),
@@ -59,6 +61,37 @@ def _arrow_type(where: str, spelled: str) -> pa.DataType:
             f"{where}: type {spelled} cannot be loaded; use one of {', '.join(_TYPES)}, numeric(p,s)"
         )
     return _TYPES[spelled]
+
+
+def read_rows(
+    connection: psycopg.Connection[Any],
+    schema: str,
+    table: str,
+    columns: pa.Schema,
+    where: sql.Composable = _ALL,
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a table, in bounded batches; to be read within one transaction.
+
+    Args:
+        connection: To the warehouse, in a transaction.
+        schema: Such as `dwh`.
+        table: Its name.
+        columns: Which, and as what; see `table_schema`.
+        where: Which rows; the table is `t`.
+    """
+    # CHAR(n) comes padded; as text it does not.
+    names = sql.SQL(", ").join(
+        sql.SQL("t.{}::text" if pa.types.is_string(field.type) else "t.{}").format(sql.Identifier(field.name))
+        for field in columns
+    )
+    with connection.cursor(name=f"read_{table}") as cursor:
+        cursor.execute(
+            sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(names, sql.Identifier(schema, table), where)
+        )
+        while rows := cursor.fetchmany(READ_ROWS):
+            values = zip(*rows, strict=True)
+            arrays = [pa.array(value, field.type) for value, field in zip(values, columns, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=columns)
 
 
 def create(connection: psycopg.Connection[Any], name: str, like_schema: str, like_table: str) -> None:

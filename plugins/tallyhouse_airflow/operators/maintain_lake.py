@@ -60,11 +60,11 @@ class MaintainLakeOperator(BaseOperator):
             scheduled = context["dag_run"].run_type == "scheduled"
             applied = scheduled if self.apply is None else bool(self.apply)
             hook = LakeHook(aws_conn_id=self.lake_conn_id)
-            hook.get_lake()
+            lake = hook.get_lake()
             bucket, keep = Bucket(hook.get_conn(), hook.bucket()), LakeUpkeep()  # type: ignore[call-arg]
             warehouse = CheckedPostgresHook(postgres_conn_id=self.dwh_conn_id)
             with warehouse.connect() as connection:
-                survey = upkeep(connection, bucket, keep, now=datetime.now(UTC), apply=applied)
+                survey = upkeep(connection, lake, bucket, keep, now=datetime.now(UTC), apply=applied)
             for line in report(survey, applied=applied):
                 self.log.info("%s", line)
             if warning := budget(survey, keep, applied=applied):
