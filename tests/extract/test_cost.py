@@ -43,6 +43,17 @@ def taken(stream: SourceStream) -> int:
     return sum(batch.num_rows for batch in stream.batches)
 
 
+def told(stream: SourceStream) -> int:
+    """Rows that the source read for both of its queries, as the batch's manifest tells of the longer one."""
+    count, rows = stream.queries
+    assert (count.what, rows.what) == ("count", "rows")
+    assert stream.longest_query is not None
+    assert stream.longest_query["seconds"] == max(count.seconds, rows.seconds) > 0
+    assert count.rows_read is not None
+    assert rows.rows_read is not None
+    return count.rows_read + rows.rows_read
+
+
 def test_one_changed_row_in_a_hundred_costs_mysql_three_at_most(mysql_scratch: Any) -> None:
     settings: Settings = mysql_scratch.settings
     cursor = mysql_scratch.cursor
@@ -71,8 +82,15 @@ def test_one_changed_row_in_a_hundred_costs_mysql_three_at_most(mysql_scratch: A
     )
     before = read()
     watermark = datetime.fromisoformat(f"{NEW}+00:00")
-    assert taken(mysql_source.open_stream(server, contract("datetime(6)", "mysql"), watermark)) == CHANGED
-    assert CHANGED <= read() - before <= ROWS * OF_THE_TABLE
+    stream = mysql_source.open_stream(server, contract("datetime(6)", "mysql"), watermark)
+    assert taken(stream) == CHANGED
+    cost = read() - before
+    assert CHANGED <= cost <= ROWS * OF_THE_TABLE
+    # The server counts what it reads of its own tables as well.
+    assert 2 * CHANGED <= told(stream) <= cost
+    stream = mysql_source.open_stream(server, contract("datetime(6)", "mysql"), None)
+    assert taken(stream) == ROWS
+    assert told(stream) == pytest.approx(2 * ROWS, abs=10)
 
 
 def test_one_changed_row_in_a_hundred_costs_postgresql_three_at_most(postgres_scratch: str) -> None:
@@ -107,3 +125,7 @@ def test_one_changed_row_in_a_hundred_costs_postgresql_three_at_most(postgres_sc
             assert time.monotonic() < deadline
             time.sleep(0.2)
         assert CHANGED <= cost <= ROWS * OF_THE_TABLE
+        assert told(stream) == cost
+        stream = postgres_source.open_stream(postgres_scratch, contract("timestamptz", "postgres"), None)
+        assert taken(stream) == ROWS
+        assert told(stream) == 2 * ROWS

@@ -1,5 +1,6 @@
 """Every type of each source with its nasty values, and what each must be in every store, written by hand."""
 
+import struct
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -205,6 +206,12 @@ MYSQL = (
                 bytes.fromhex("000000000101000000000000000000f03f0000000000000040"),
             ),
         ),
+    ),
+    Type(
+        "vector(2)",
+        (Case("[1, -2.5]", "TO_VECTOR('[1, -2.5]')", struct.pack("<2f", 1, -2.5)),),
+        dbml="vector",
+        engines=("mysql",),
     ),
     Type("uuid", values((f"'{UUID}'", UUID)), engines=("mariadb",)),
     Type("inet6", values(("'2001:db8::ff00:42:8329'", "2001:db8::ff00:42:8329")), engines=("mariadb",)),

@@ -2,8 +2,7 @@
 
 ConnectorX reads the rows into Arrow without Python objects in between. It runs the statements of
 `pre_execution_query` on the connection that it then reads from, so one snapshot is opened, counted
-and streamed. The count travels in the stream, beside the rows: a constant row is left-joined with the
-rows, so that an empty window still brings its count.
+and streamed. The count travels in the stream, in a row before the table's, so an empty window brings it too.
 """
 
 from __future__ import annotations
@@ -12,8 +11,10 @@ import ctypes
 import json
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
+from time import monotonic
 from typing import Any
 
 import mysql.connector
@@ -24,7 +25,7 @@ from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.backlog import Backlog
 from tallyhouse.extract.give_way import mark
 from tallyhouse.extract.statement import SESSION, Statement, build, pin, plain
-from tallyhouse.extract.stream import SnapshotStatement, SourceStream, wire_schema
+from tallyhouse.extract.stream import SnapshotStatement, SourceQuery, SourceStream, wire_schema
 from tallyhouse.servers import MySqlServer
 
 _SAID = "_said"
@@ -32,6 +33,12 @@ BATCH_ROWS, BATCH_BYTES = 25_000, 8 << 20
 """What a batch holds at most, as far as the source can tell beforehand."""
 _M_MMAP_THRESHOLD = -3
 """From malloc.h."""
+_READ = (
+    # Where each of them keeps it; a comment to the other one.
+    "(SELECT SUM(variable_value) FROM /*M! information_schema */ /*!50708 performance_schema */"
+    ".session_status WHERE variable_name LIKE 'Handler_read%')"
+)
+"""Rows that the session has read so far, in SQL."""
 _LONG = 1000
 """Characters from which on a column's longest value is looked up."""
 
@@ -63,6 +70,7 @@ def open_stream(
     except mysql.connector.Error as error:
         raise RuntimeError(first_line(error)) from error
     query = _query(statement)
+    began = monotonic()
     address = server.connectorx
     if address is None:
         schema = wire_schema(contract).append(pa.field(_SAID, pa.string()))
@@ -70,7 +78,19 @@ def open_stream(
     else:
         batches = _read(address, _prologue(statement), query, batch_rows)
     first = next(batches)
-    at, rows, digest, *totals = json.loads(first.column(_SAID)[0].as_py())
+    said = first.column(_SAID)[0].as_py()
+    if said is None:
+        raise RuntimeError("the source's count did not come before its rows")
+    (at, rows, digest, *totals), microseconds, read = json.loads(said)
+    counted = SourceQuery("count", microseconds / 1e6, read)
+    queries = [counted]
+
+    def all_rows() -> Iterator[pa.RecordBatch]:
+        for batch in chain([first.slice(1)], batches):
+            yield batch.drop_columns([_SAID])
+        # It has read the same rows as the count.
+        queries.append(replace(counted, what="rows", seconds=monotonic() - began - counted.seconds))
+
     return SourceStream(
         statement=SnapshotStatement(
             snapshot_at=datetime.fromisoformat(at).replace(tzinfo=UTC),
@@ -78,7 +98,8 @@ def open_stream(
             digest=digest,
             control_totals=dict(zip(contract.control_totals, totals, strict=True)),
         ),
-        batches=(_rows_only(batch, contract, empty=int(rows) == 0) for batch in chain([first], batches)),
+        batches=all_rows(),
+        queries=queries,
     )
 
 
@@ -89,15 +110,25 @@ def _prologue(statement: Statement) -> list[str]:
         # First of all: whatever commits after this instant may be missing from the snapshot.
         "SET @at = CAST(UTC_TIMESTAMP(6) AS CHAR)",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        # Twice: asking for the counter counts too.
+        *(f"SET @idle = {_READ}", f"SET @idle = @idle - {_READ}"),
+        f"SET @read = {_READ}, @began = UTC_TIMESTAMP(6)",
         f"SELECT {mark()} JSON_ARRAY(@at, {', '.join(statement.totals)}) INTO @said "
         f"FROM {statement.table} AS w WHERE {statement.condition}",
+        "SET @took = TIMESTAMPDIFF(MICROSECOND, @began, UTC_TIMESTAMP(6))",
+        f"SET @read = {_READ} - @read + @idle",
+        "SET @said = CONCAT('[', @said, ',', @took, ',', COALESCE(CAST(@read AS SIGNED), 'null'), ']')",
     ]
 
 
 def _query(statement: Statement) -> str:
-    columns = ", ".join((*statement.columns, f"CAST(@said AS CHAR) AS {_SAID}"))
-    rows = f"(SELECT 1 AS one) AS h LEFT JOIN {statement.table} AS w ON {statement.condition}"
-    return f"SELECT {mark()} {columns} FROM {rows}"
+    columns, table = ", ".join(statement.columns), f"{statement.table} AS w"
+    # The same expressions over a row that is none: of each column both parts have the same type.
+    return (
+        f"SELECT {mark()} {columns}, CAST(@said AS CHAR) AS {_SAID} "
+        f"FROM (SELECT 1 AS one) AS h LEFT JOIN {table} ON FALSE "
+        f"UNION ALL SELECT {columns}, NULL FROM {table} WHERE {statement.condition}"
+    )
 
 
 def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -174,12 +205,3 @@ def _rows_that_fit(server: MySqlServer, contract: TableContract, statement: Stat
         cursor.execute(f"SELECT {lengths} FROM {statement.table} AS w WHERE {statement.condition}")
         ((longest,),) = cursor.fetchall()
     return max(1, BATCH_BYTES // (int(longest or 0) + 1))
-
-
-def _rows_only(batch: pa.RecordBatch, contract: TableContract, *, empty: bool) -> pa.RecordBatch:
-    if empty:
-        # Only an empty window brings a row that is none, and a key is never NULL in a row. Where there is no
-        # key, there is no window either: what was counted tells.
-        key = batch.column(contract.key[0]).is_valid() if contract.has_key else None
-        batch = batch.slice(0, 0) if key is None else batch.filter(key)
-    return batch.drop_columns([_SAID])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
 from tallyhouse.extract.give_way import mark
 from tallyhouse.extract.statement import build, is_ordinary, pin, plain, quoted
-from tallyhouse.extract.stream import SnapshotStatement, SourceStream
+from tallyhouse.extract.stream import SnapshotStatement, SourceQuery, SourceStream
 
 __all__ = ["Error", "open_stream"]
 
@@ -49,8 +50,11 @@ def open_stream(
         rows_of = f"FROM {statement.table} AS w WHERE {statement.condition}"
         times = [column.name for column in contract.source_columns if column.type.kind is Kind.TIMESTAMP]
         ordinary = [f"bool_and({is_ordinary(plain('postgres', contract, name))})" for name in times]
-        cursor.execute(f"SELECT {mark()} {', '.join((*statement.totals, *ordinary))} {rows_of}")
-        rows, digest, *found = cursor.fetchone()
+        count = f"SELECT {mark()} {', '.join((*statement.totals, *ordinary))} {rows_of}"
+        queries: list[SourceQuery] = []
+        with _asked("count", connection, count, statement.table, queries):
+            cursor.execute(count)
+            rows, digest, *found = cursor.fetchone()
         sums, are_ordinary = found[: len(contract.control_totals)], found[len(contract.control_totals) :]
         # Times that are all ordinary cross as what they are, and Arrow makes their text: the server needs a
         # microsecond for each.
@@ -69,14 +73,49 @@ def open_stream(
                 digest=digest,
                 control_totals=dict(zip(contract.control_totals, sums, strict=True)),
             ),
-            batches=_read(held.pop_all(), cursor, f"SELECT {mark()} {', '.join(columns)} {rows_of}"),
+            batches=_read(
+                held.pop_all(),
+                cursor,
+                f"SELECT {mark()} {', '.join(columns)} {rows_of}",
+                statement.table,
+                queries,
+            ),
+            queries=queries,
         )
 
 
-def _read(held: ExitStack, cursor: Any, query: str) -> Iterator[pa.RecordBatch]:
-    with held:
+def _read(
+    held: ExitStack, cursor: Any, query: str, table: str, queries: list[SourceQuery]
+) -> Iterator[pa.RecordBatch]:
+    with held, _asked("rows", cursor.connection, query, table, queries):
         cursor.execute(query)
         try:
             yield from cursor.fetch_record_batch()
         except OSError as error:  # what Arrow makes of the server's errors
             raise RuntimeError(first_line(error)) from error
+
+
+@contextmanager
+def _asked(what: str, connection: Any, query: str, table: str, queries: list[SourceQuery]) -> Iterator[None]:
+    """Measures a query, which the block asks and reads to its end."""
+    with connection.cursor() as aside:
+        # Rows come by COPY otherwise, which has no EXPLAIN.
+        aside.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+        aside.execute(f"EXPLAIN {query}")
+        alone = not any("Workers Planned" in line for (line,) in aside.fetchall())
+        before, began = _rows_read(aside, table), monotonic()
+        yield
+        seconds, after = monotonic() - began, _rows_read(aside, table)
+        read = None if before is None or after is None or not alone else after - before
+        queries.append(SourceQuery(what, seconds, read))
+
+
+def _rows_read(cursor: Any, table: str) -> int | None:
+    """Rows of a table that this transaction has read so far; None of a view or a table of partitions."""
+    cursor.execute(
+        "SELECT s.seq_tup_read + coalesce(s.idx_tup_fetch, 0) FROM pg_stat_xact_all_tables AS s "
+        "JOIN pg_class AS c ON c.oid = s.relid AND c.relkind <> 'p' "
+        f"WHERE s.relid = to_regclass('{table.replace(chr(39), chr(39) * 2)}')"
+    )
+    found = cursor.fetchone()
+    return int(found[0]) if found else None

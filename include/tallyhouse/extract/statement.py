@@ -211,7 +211,7 @@ def _mysql_wire(value: str, type_: ColumnType) -> str:
         return f"CAST({value} AS DOUBLE)"  # as text, a FLOAT has six digits
     if type_.native in _GEOMETRIES:
         # The driver knows none of them; as bytes they are what the server keeps.
-        return f"UNHEX(HEX({value}))"
+        return f"CAST({value} AS BINARY)"
     return value
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
@@ -45,6 +46,22 @@ class SnapshotStatement:
 
 
 @dataclass(frozen=True)
+class SourceQuery:
+    """A query that a source answered.
+
+    Attributes:
+        what: `count`, which digests too, or `rows`.
+        seconds: How long it took; that of the rows also while they waited for who takes them.
+        rows_read: Rows of the table that the server read for it, by its own counters; None where several
+            of its processes read them, each with counters of its own, or the table is a view.
+    """
+
+    what: str
+    seconds: float
+    rows_read: int | None
+
+
+@dataclass(frozen=True)
 class SourceStream:
     """An open extraction of one table.
 
@@ -53,8 +70,15 @@ class SourceStream:
         batches: The rows, one bounded batch after the other; where the source breaks off, a RuntimeError
             or the driver's own, never an OSError, which is the lake's.
         schema: What they are on the wire; None for what databases send, see `wire_schema`.
+        queries: What the source was asked; that of the rows is added once they are all read.
     """
 
     statement: SnapshotStatement
     batches: Iterator[pa.RecordBatch]
     schema: pa.Schema | None = None
+    queries: list[SourceQuery] = field(default_factory=list)
+
+    @property
+    def longest_query(self) -> dict[str, Any] | None:
+        """The longest of its queries, for the manifest; None where a source has none, as files."""
+        return asdict(max(self.queries, key=lambda query: query.seconds)) if self.queries else None

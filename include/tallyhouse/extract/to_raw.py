@@ -101,6 +101,7 @@ def write_batch(
             compared=compared.as_json() if compared else None,
             declared=checked.declared_json if checked else (),
             evolved=checked.evolved if checked else (),
+            longest_query=stream.longest_query,
         )
         commit(lake, manifest)
         if left := sweep(lake, manifest):

@@ -69,6 +69,7 @@ class Manifest:
         evolved: Columns that were taken beyond what the contract has in writing: name, and the source's type.
         compared: What was compared of rows outside of the window; see `extract.changes.Comparison`. None
             where nothing was.
+        longest_query: The longest query that took the rows, see `extract.stream.SourceQuery`; None for files.
     """
 
     run_id: str
@@ -93,6 +94,7 @@ class Manifest:
     compared: dict[str, Any] | None = None
     declared: tuple[dict[str, Any], ...] = ()
     evolved: tuple[dict[str, Any], ...] = ()
+    longest_query: dict[str, Any] | None = None
 
     @property
     def full(self) -> bool:
