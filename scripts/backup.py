@@ -138,10 +138,11 @@ def restore_mysql(stack: Stack, store: str, source: Path) -> Digests:
 
 
 def databases(stack: Stack) -> list[str]:
-    """The databases of the server that belong to the platform."""
+    """The databases of the server that belong to the platform; what was rebuilt to compare can be rebuilt."""
     with readiness.postgres_connection(stack.settings) as connection:
         rows = connection.execute(
-            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1"
+            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> ALL(%s) ORDER BY 1",
+            [["postgres", stack.settings.dwh_rebuild_db]],
         ).fetchall()
     return [str(row[0]) for row in rows]
 

@@ -29,15 +29,17 @@ def page() -> str:
     if bag.import_errors:
         sys.exit(f"dags: {bag.import_errors}")
     dags = sorted(bag.dags.values(), key=lambda dag: dag.dag_id)
-    rows = [
-        f"| [{dag.dag_id}](../{_file(dag.fileloc)}) | `{dag.schedule}` | {dag.description} |" for dag in dags
-    ]
+    rows = [f"| [{dag.dag_id}](../{_file(dag.fileloc)}) | {_when(dag)} | {dag.description} |" for dag in dags]
     texts = [f"## {dag.dag_id}\n\n{_body(dag.doc_md)}\n\nTasks: {_tasks(dag)}\n" for dag in dags]
     return HEAD + "\n".join(rows) + "\n\n" + "\n".join(texts)
 
 
 def _file(location: str) -> Path:
     return Path(location).relative_to(REPOSITORY)
+
+
+def _when(dag: Any) -> str:
+    return f"`{dag.schedule}`" if dag.schedule else "by hand"
 
 
 def _body(doc: str | None) -> str:

@@ -125,6 +125,13 @@ class MySqlScratch:
 @pytest.fixture
 def postgres_scratch(settings: Settings) -> Iterator[str]:
     """The URI of an empty PostgreSQL database of the warehouse's owner, gone after the test."""
+    with scratch_postgres(settings) as address:
+        yield address
+
+
+@contextmanager
+def scratch_postgres(settings: Settings) -> Iterator[str]:
+    """An empty PostgreSQL database of the warehouse's owner while the block runs."""
     name = f"scratch_{secrets.token_hex(4)}"
     server = f"{settings.postgres_host}:{settings.postgres_port}"
     admin = f"postgresql://{settings.postgres_user}:{quote(settings.postgres_password)}@{server}/postgres"

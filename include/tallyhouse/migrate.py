@@ -33,10 +33,12 @@ from sqlalchemy.pool import NullPool
 
 from tallyhouse.errors import TallyhouseError
 from tallyhouse.publish.target import Place, known, load
+from tallyhouse.servers import PostgresServer
 from tallyhouse.settings import ROOT, Settings, SettingsError, load_settings
 
 SQL = ROOT / "sql"
 VERSION_TABLE = "schema_version"
+CREATE_ETL = "CREATE SCHEMA IF NOT EXISTS etl"
 LOCK = 0x7A11_7045  # any number that nothing else in the warehouse locks
 
 
@@ -69,11 +71,21 @@ def migrate_warehouse(settings: Settings, *, dry_run: bool = False) -> list[str]
         TallyhouseError: The server cannot be reached, or a migration fails; nothing is then changed.
     """
     with _warehouse(settings) as connection:
-        create = "CREATE SCHEMA IF NOT EXISTS etl"
-        applied = _upgrade(connection, "dwh", schema="etl", create=create, dry_run=dry_run)
+        applied = _upgrade(connection, "dwh", schema="etl", create=CREATE_ETL, dry_run=dry_run)
         if not dry_run:
             _grant(connection, settings.dwh_reader_user)
         return applied
+
+
+def fill_empty(server: PostgresServer) -> None:
+    """Makes a database without schemas a warehouse without rows.
+
+    Raises:
+        TallyhouseError: A migration fails; nothing is then changed.
+    """
+    engine = create_engine("postgresql+psycopg://", creator=server.connect, poolclass=NullPool)
+    with _one_line_errors("the database of the rebuild"), engine.begin() as connection:
+        _upgrade(connection, "dwh", schema="etl", create=CREATE_ETL, dry_run=False)
 
 
 def migrate_target(settings: Settings, name: str, *, dry_run: bool = False) -> list[str]:

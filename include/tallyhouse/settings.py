@@ -153,6 +153,7 @@ class Settings(LakeUpkeep, LocalFolder):
     postgres_user: str
     postgres_password: str
     dwh_db: str
+    dwh_rebuild_db: str
     dwh_user: str
     dwh_password: str
     dwh_reader_user: str

@@ -115,6 +115,7 @@ def postgres_databases(stack: Stack) -> None:
     s = stack.settings
     owners = {
         s.dwh_db: (s.dwh_user, s.dwh_password),
+        s.dwh_rebuild_db: (s.dwh_user, s.dwh_password),
         s.kaggle_data_db: (s.kaggle_data_user, s.kaggle_data_password),
         s.airflow_db: (s.airflow_db_user, s.airflow_db_password),
         s.ingest_db: (s.ingest_user, s.ingest_password),

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.lake.upkeep import budget, report
+from tallyhouse.lake.upkeep import budget, report, untouched
 from tallyhouse.settings import ROOT, LakeUpkeep, Settings
 from tests.lake.conftest import KEEP, House
 
@@ -140,9 +140,13 @@ def test_a_copy_for_a_target_that_broke_off_goes(house: House) -> None:
 def test_two_upkeeps_do_not_meet(house: House) -> None:
     with psycopg.connect(house.address, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended('tallyhouse lake upkeep', 0))")
-        with pytest.raises(TallyhouseError, match="another upkeep of the lake is at work"):
+        with pytest.raises(
+            TallyhouseError, match="another upkeep of the lake, or a rebuild of the warehouse, is at work"
+        ):
             house.upkeep()
         other.execute("SELECT pg_advisory_unlock_all()")
+        with untouched(other), pytest.raises(TallyhouseError, match="or a rebuild of the warehouse"):
+            house.upkeep()
         house.upkeep()
 
 

@@ -169,12 +169,13 @@ def test_a_role_of_postgresql_reaches_its_own_database_and_nothing_on_the_machin
                 settings.postgres_user,
                 [
                     *(settings.dwh_db, settings.pancake_db, settings.airflow_db, settings.ingest_db),
-                    settings.kaggle_data_db,
+                    *(settings.kaggle_data_db, settings.dwh_rebuild_db),
                 ],
             ],
         ).fetchall()
     assert set(entered) == {
         (settings.dwh_user, settings.dwh_db),
+        (settings.dwh_user, settings.dwh_rebuild_db),
         (settings.dwh_reader_user, settings.dwh_db),
         (settings.dwh_documented_user, settings.dwh_db),
         (settings.pipeline_info_db_user, settings.dwh_db),

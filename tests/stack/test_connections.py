@@ -13,6 +13,7 @@ from tallyhouse.settings import ROOT
 TEMPLATE = ROOT / "config" / "connections.yaml"
 IDS = {
     *("mysql_auth", "mysql_catalog", "mysql_orders", "mysql_payments", "pg_pancake", "pg_dwh"),
+    "pg_rebuild",
     *(
         "s3_lake",
         "s3_events",

@@ -213,10 +213,10 @@ def upkeep(
         What was there, and of it what may go, or went.
 
     Raises:
-        TallyhouseError: Another upkeep is at work, a checkpoint is not what the warehouse holds, or the store
-            keeps an object.
+        TallyhouseError: Another upkeep, or a rebuild, is at work; a checkpoint is not what the warehouse
+            holds; or the store keeps an object.
     """
-    with _alone(connection):
+    with _locked(connection, "", "another upkeep of the lake, or a rebuild of the warehouse, is at work"):
         runs = _runs(connection)
         pipelines = sorted({run.pipeline for run in runs.values()}) if keep.lake_raw_days else []
         found = ((name, can_be_written(connection, name)) for name in pipelines)
@@ -234,20 +234,29 @@ def upkeep(
 
 
 @contextmanager
-def _alone(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def untouched(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Keeps upkeep away from the lake while the block runs, as a rebuild has to.
+
+    Raises:
+        TallyhouseError: An upkeep is at work.
+    """
+    with _locked(connection, "_shared", "an upkeep of the lake is at work"):
+        yield
+
+
+@contextmanager
+def _locked(connection: psycopg.Connection[Any], kind: str, otherwise: str) -> Iterator[None]:
     """Holds the upkeep's lock of the warehouse while the block runs."""
     key = "hashtextextended('tallyhouse lake upkeep', 0)"
     with connection.transaction():
-        row = connection.execute(f"SELECT pg_try_advisory_lock({key})").fetchone()
+        row = connection.execute(f"SELECT pg_try_advisory_lock{kind}({key})").fetchone()
     if not row or not row[0]:
-        raise TallyhouseError(
-            "another upkeep of the lake is at work", remedy="Wait until it has ended", transient=True
-        )
+        raise TallyhouseError(otherwise, remedy="Wait until it has ended", transient=True)
     try:
         yield
     finally:
         with connection.transaction():
-            connection.execute(f"SELECT pg_advisory_unlock({key})")
+            connection.execute(f"SELECT pg_advisory_unlock{kind}({key})")
 
 
 def _runs(connection: psycopg.Connection[Any]) -> dict[str, Run]:
@@ -417,7 +426,9 @@ def budget(survey: Survey, keep: LakeUpkeep, *, applied: bool) -> str | None:
         TallyhouseError: The lake is larger than its budget.
     """
     most = keep.lake_budget_gb * 10**9
-    left = survey.bytes - (survey.going if applied else 0)
+    # An upload that never ended is no object yet.
+    gone = sum(one.bytes for one in survey.leftovers if one.upload is None) if applied else 0
+    left = survey.bytes - gone
     if not most or left < WARN_AT * most:
         return None
     largest = max(survey.layers, key=lambda name: survey.layers[name][1])

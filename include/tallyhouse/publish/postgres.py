@@ -119,7 +119,7 @@ def publish(
                     lines += remember(connection, table, manifest, staged.digests.get(table.name))
                     _move_watermark(connection, manifest)
                 for model in pipeline.models:
-                    lines += _merge_model(connection, model, staged.models.get(model), manifests)
+                    lines += merge_model(connection, model, staged.models.get(model), manifests)
                 store.write(connection, run_id, pipeline.name, lines)
                 check_closed(lines, run_id)
                 mark_published(connection, run_id, pipeline.targets)
@@ -355,9 +355,20 @@ def _applied_totals(
     return {column: {"ods": next(sums), "superseded": next(sums)} for column in table.control_totals}
 
 
-def _merge_model(
+def merge_model(
     connection: psycopg.Connection[Any], model: str, staged: str | None, manifests: dict[str, Manifest]
 ) -> list[Line]:
+    """Brings an increment into a model, and takes its deleted rows out.
+
+    Args:
+        connection: To the warehouse, in a transaction.
+        model: Its name.
+        staged: The staging table of its increment; None where it has none.
+        manifests: The batches, by the table's qualified name.
+
+    Returns:
+        The checks of the model on `ods`.
+    """
     defined = definition(model)
     driver = table_of(defined, defined.driver)
     if not defined.history and driver.qualified_name in manifests:

@@ -126,7 +126,9 @@ def _sweep(connection: psycopg.Connection[Any], prefix: str) -> None:
     drop(connection, (row[0] for row in left))
 
 
-def copy_in(address: str, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+def copy_in(
+    address: str, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, into: str = "staging"
+) -> None:
     """Streams batches into a staging table; columns are found by name.
 
     Args:
@@ -135,6 +137,7 @@ def copy_in(address: str, name: str, schema: pa.Schema, batches: Iterable[pa.Rec
         schema: What its columns take, from `table_schema`; columns that the batches lack are left to
             their defaults.
         batches: The rows.
+        into: The table's schema, where it is no staging table.
     """
     from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
 
@@ -151,7 +154,7 @@ def copy_in(address: str, name: str, schema: pa.Schema, batches: Iterable[pa.Rec
 
     with dbapi.connect(address) as connection, connection.cursor() as cursor:
         cursor.adbc_ingest(
-            name, pa.RecordBatchReader.from_batches(fields, cast()), mode="append", db_schema_name="staging"
+            name, pa.RecordBatchReader.from_batches(fields, cast()), mode="append", db_schema_name=into
         )
         connection.commit()
 
