@@ -113,7 +113,7 @@ def _asked(what: str, connection: Any, query: str, table: str, queries: list[Sou
 def _rows_read(cursor: Any, table: str) -> int | None:
     """Rows of a table that this transaction has read so far; None of a view or a table of partitions."""
     cursor.execute(
-        "SELECT s.seq_tup_read + coalesce(s.idx_tup_fetch, 0) FROM pg_stat_xact_all_tables AS s "
+        f"SELECT {mark()} s.seq_tup_read + coalesce(s.idx_tup_fetch, 0) FROM pg_stat_xact_all_tables AS s "
         "JOIN pg_class AS c ON c.oid = s.relid AND c.relkind <> 'p' "
         f"WHERE s.relid = to_regclass('{table.replace(chr(39), chr(39) * 2)}')"
     )

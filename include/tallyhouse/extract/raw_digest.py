@@ -99,6 +99,7 @@ def raw_view(
         schema = pa.schema([schema.field(name) for name in columns])
     with duckdb.connect() as connection:
         connection.execute("SET threads = 2")
+        connection.execute("SET enable_progress_bar = false")
         rows = (batch.select(schema.names) for batch in lake.read_batches(keys, columns=columns))
         connection.register("raw", pa.RecordBatchReader.from_batches(schema, rows))
         try:
