@@ -148,11 +148,12 @@ def scratch_postgres(settings: Settings) -> Iterator[str]:
 
 
 @contextmanager
-def embedded_clickhouse(folder: Path, lake: str) -> Iterator[int]:
+def embedded_clickhouse(folder: Path, lake: str, port: int = 0) -> Iterator[int]:
     """The port of an embedded ClickHouse with a folder and a password of its own, while the block runs."""
     with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        port = listener.getsockname()[1]
     server = subprocess.Popen(
         [
             *(sys.executable, "-m", "services.embedded_clickhouse", "--path", str(folder / "data")),
@@ -160,7 +161,7 @@ def embedded_clickhouse(folder: Path, lake: str) -> Iterator[int]:
         ],
         cwd=ROOT,
         env=os.environ | {"CLICKHOUSE_PASSWORD": CLICKHOUSE_PASSWORD},  # the stack's is not for this one
-        stdout=(folder / "log").open("wb"),
+        stdout=(folder / "log").open("ab"),
         stderr=subprocess.STDOUT,
     )
     try:

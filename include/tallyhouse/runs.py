@@ -81,8 +81,16 @@ def open_run(
     return run_id
 
 
-def lock_pipeline(connection: psycopg.Connection[Any], pipeline: str) -> None:
-    """Waits until nobody else opens or publishes a run of the pipeline; held to the transaction's end."""
+def lock_pipeline(connection: psycopg.Connection[Any], pipeline: str, idle_seconds: int = 60) -> None:
+    """Waits until nobody else opens or publishes a run of the pipeline; held to the transaction's end.
+
+    Args:
+        connection: In a transaction of the warehouse.
+        pipeline: Such as `techmarket`.
+        idle_seconds: The server ends the transaction once its client has been silent for so long, as when
+            its process was stopped; else the lock would be held for as long as that stands still.
+    """
+    connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{idle_seconds}s'".encode())
     connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"tallyhouse {pipeline}",))
 
 

@@ -23,6 +23,8 @@ from tallyhouse_airflow.operators.spark_job import CheckBatchOperator, Transform
 from tallyhouse_airflow.operators.warehouse_to_target import WarehouseToTargetOperator
 
 PIPELINE = "pancake"
+FRESH: dict[str, Any] = {"done": [], "run_id": "", "tries": 0}
+"""The state of a run of which nothing is done."""
 TASKS: dict[str, Callable[[str], Any]] = {
     "open_run": lambda _: OpenRunOperator(task_id="open_run", pipeline=PIPELINE),
     "extract.pancake": lambda run: PostgresToLakeOperator(
@@ -44,9 +46,7 @@ def main() -> int:
     """Carries out what is left to do."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     file = Path(sys.argv[1])
-    state: dict[str, Any] = {"done": [], "run_id": "", "tries": 0}
-    if file.exists():
-        state = json.loads(file.read_text())
+    state = json.loads(file.read_text()) if file.exists() else FRESH | {"done": []}
     for name, operator in TASKS.items():
         if name in state["done"]:
             continue

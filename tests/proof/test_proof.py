@@ -10,6 +10,7 @@ import os
 import random
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,15 +26,18 @@ import clickhouse_connect
 import psycopg
 import pytest
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from psycopg import sql
 from pyarrow import fs
 
 from tallyhouse.migrate import migrate_target, migrate_warehouse
 from tallyhouse.settings import ROOT, Settings
 from tests.conftest import CLICKHOUSE_PASSWORD, embedded_clickhouse
-from tests.proof import boundaries
+from tests.proof import boundaries, page
 from tests.proof.oracle import Ask, differences
-from tests.proof.wire import HttpProxy, PostgresProxy, Trap, clickhouse_write, s3_write
+from tests.proof.run import FRESH
+from tests.proof.servers import Servers
+from tests.proof.wire import Blow, HttpProxy, PostgresProxy, Trap, clickhouse_write, s3_write
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark]
 
@@ -42,6 +46,14 @@ ONLY = re.compile(os.environ.get("PROOF_ONLY", ""))
 """Which writes, for a part of it."""
 _POSTGRES = {"conn_type": "postgres", "host": "127.0.0.1"}
 SECONDS = 300
+type At = tuple[str, int]
+"""A write: its name, and which one of that name."""
+SIGNALS = {Blow.KILLED: signal.SIGKILL, Blow.CUT: 0}
+
+
+def signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 class World:
@@ -53,10 +65,18 @@ class World:
     """
 
     def __init__(
-        self, trap: Trap, folder: Path, environment: dict[str, str], source: str, warehouse: str, port: int
+        self,
+        trap: Trap,
+        folder: Path,
+        environment: dict[str, str],
+        source: str,
+        warehouse: str,
+        port: int,
+        servers: Servers,
     ) -> None:
         self.trap, self.folder, self.environment = trap, folder, environment
         self.source_uri, self.warehouse_uri, self.clickhouse_port = source, warehouse, port
+        self.servers = servers
         self.dice = random.Random(20260101)  # noqa: S311
         self.runs = 0
 
@@ -108,11 +128,10 @@ class World:
             )
         self.runs += 1
 
-    def start(self, state: Path, at: tuple[str, int] | None = None, *, before: bool = True) -> int:
-        """Carries out what is left of a run, or is killed meanwhile; answers the exit code."""
-        log = self.folder / "runs.log"
-        with log.open("ab") as sink:
-            process = subprocess.Popen(
+    def launch(self, state: Path) -> subprocess.Popen[bytes]:
+        """Carries out what is left of a run."""
+        with (self.folder / "runs.log").open("ab") as sink:
+            return subprocess.Popen(
                 [sys.executable, "-m", "tests.proof.run", str(state)],
                 cwd=ROOT,
                 env=self.environment,
@@ -121,15 +140,37 @@ class World:
                 start_new_session=True,
             )
 
-            def kill() -> None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+    def start(self, state: Path, at: At | None = None, **blow: Any) -> int:
+        """Carries out what is left of a run, which something may befall; answers the exit code."""
+        started: list[subprocess.Popen[bytes]] = []
+        self.trap.arm(lambda: signal_group(started[0], SIGNALS[self.trap.blow]), at, **blow)
+        started.append(self.launch(state))
+        return self.end(started[0])
 
-            self.trap.arm(kill, at, before=before)
-            try:
-                return process.wait(SECONDS)
-            finally:
-                kill()
+    def start_twice(self, state: Path, other: Path, at: At, *, before: bool) -> tuple[int, int]:
+        """Freezes a run at a write, carries out another one meanwhile, and lets the first one go.
+
+        Returns:
+            The exit codes: of the one that was frozen, and of the other one.
+        """
+        started: list[subprocess.Popen[bytes]] = []
+        self.trap.arm(lambda: signal_group(started[0], signal.SIGSTOP), at, before=before, blow=Blow.FROZEN)
+        started.append(self.launch(state))
+        while started[0].poll() is None and not self.trap.sprung.wait(0.1):
+            pass
+        if state.exists() and not other.exists():
+            shutil.copy(state, other)
+        ended = self.end(self.launch(other)) if started[0].poll() is None else 0
+        signal_group(started[0], signal.SIGCONT)
+        self.trap.let_go.set()
+        return self.end(started[0]), ended
+
+    def end(self, process: subprocess.Popen[bytes]) -> int:
+        """Waits for the end of a run, within bounds."""
+        try:
+            return process.wait(SECONDS)
+        finally:
+            signal_group(process, signal.SIGKILL)
 
     def differences(self) -> list[str]:
         return differences(self.postgres(self.source_uri), self.postgres(self.warehouse_uri), self.clickhouse)
@@ -231,7 +272,11 @@ def world(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
         }
         environment |= {f"AIRFLOW_CONN_{name.upper()}": json.dumps(one) for name, one in connections.items()}
         environment |= {"TARGETS": "clickhouse", "NO_PROXY": "*"}
-        yield World(trap, folder, environment, source, warehouse, port)
+        servers = Servers(
+            source, folder, lambda: embedded_clickhouse(folder, f"http://127.0.0.1:{lake.port}", port)
+        )
+        stack.callback(servers.started.close)
+        yield World(trap, folder, environment, source, warehouse, port, servers)
 
 
 class Readers:
@@ -260,7 +305,11 @@ class Readers:
 
     def _read(self, name: str, ask: Ask, query: str) -> None:
         while not self._done.is_set():
-            ((left, right),) = ask(query)
+            try:
+                ((left, right),) = ask(query)
+            except (psycopg.OperationalError, ClickHouseError):
+                time.sleep(0.2)  # the server was killed
+                continue
             self.seen += 1
             if left != right or (left or 0) not in self.allowed:
                 self.odd.append(f"{name}: {left}, {right}")
@@ -282,39 +331,84 @@ def total(world: World) -> int:
     return int(found)
 
 
-def writes_of_a_run(world: World) -> list[tuple[str, int]]:
+def writes_of_a_run(world: World) -> list[At]:
     """Every durable write of an ordinary run: its name, and which one of that name it is."""
     world.change()
     assert world.start(world.folder / secrets.token_hex(4)) == 0, world.log()
     assert world.differences() == []
-    numbered: list[tuple[str, int]] = []
+    numbered: list[At] = []
     for write in world.trap.writes:
         numbered.append((write, 1 + sum(name == write for name, _ in numbered)))
     return numbered
 
 
-def prove(world: World, at: tuple[str, int], *, before: bool, again: str) -> dict[str, Any]:
-    """Kills a run at a write, starts it again, and asks the oracle.
+def prove(world: World, at: At, blow: Blow, *, before: bool, again: str) -> dict[str, Any]:
+    """Lets something befall a run at a write, starts it again, and asks the oracle.
 
     Args:
         world: The stores.
         at: The write.
-        before: Whether the write never reaches its store.
-        again: `the task` is tried again, or `a new run` takes over.
+        blow: What befalls it.
+        before: Whether the write has not reached its store.
+        again: `the task` is tried again, or `a new run` takes over; after what is frozen has been let go.
     """
+    earlier = total(world)
+    world.change()
+    state, other = (world.folder / secrets.token_hex(4) for _ in range(2))
+    if blow is Blow.FROZEN and again == "a new run":
+        other.write_text(json.dumps(FRESH))
+    with Readers(world, {earlier, total(world)}) as readers:
+        if blow is Blow.FROZEN:
+            _, ended = world.start_twice(state, other, at, before=before)
+            reached = world.trap.sprung.is_set()
+        else:
+            code = world.start(state, at, before=before, blow=blow)
+            reached = world.trap.sprung.is_set()
+            again = again if code else "nothing: it went on by itself"
+            ended = 0 if code == 0 else world.start(other if again == "a new run" else state)
+    result = "; ".join(world.differences()) or ("ok" if ended == 0 else "the next try failed")
+    return {
+        "boundary": f"{at[0]} ({at[1]})",
+        "death": f"{blow.value} {'before' if before else 'after'}, then {again}",
+        "reached": reached,
+        "readers_saw": "; ".join(readers.odd[:3]) or f"whole runs only, {readers.seen} times",
+        "result": result,
+    }
+
+
+PHASES = {
+    "extract": r"lake COMPLETE raw/.*/part",
+    "check": r"lake COMPLETE report/.*/validation",
+    "transform": r"lake (PUT|COMPLETE) accepted",
+    "publish to PostgreSQL": r"warehouse COMMIT .*ods\.",
+    "publish to ClickHouse": r"clickhouse EXCHANGE",
+}
+"""Each phase of a run, and a write in it."""
+SERVER_SAMPLE = ("publish to ClickHouse", "ClickHouse is killed")
+
+
+def prove_server(world: World, phase: str, at: At, death: str) -> dict[str, Any]:
+    """Kills a server in a phase of a run, tries the task again once it is back, and asks the oracle."""
     earlier = total(world)
     world.change()
     state = world.folder / secrets.token_hex(4)
     with Readers(world, {earlier, total(world)}) as readers:
-        code = world.start(state, at, before=before)
-        reached = world.trap.sprung
-        if code != 0 and again == "a new run":
-            state = world.folder / secrets.token_hex(4)
+        started: list[subprocess.Popen[bytes]] = []
+
+        def strike() -> None:
+            world.servers.run = started[0].pid
+            world.servers.deaths[death]()
+
+        world.trap.arm(strike, at, blow=Blow.SERVER)
+        started.append(world.launch(state))
+        code = world.end(started[0])
+        reached = world.trap.sprung.is_set()
+        world.servers.bring_back()
         ended = 0 if code == 0 else world.start(state)
     result = "; ".join(world.differences()) or ("ok" if ended == 0 else "the next try failed")
     return {
-        "boundary": f"{at[0]} ({at[1]})",
-        "death": f"{'before' if before else 'after'}, then {again}",
+        "boundary": f"{phase}: {at[0]} ({at[1]})",
+        "death": f"{death}, then {'the task' if code else 'nothing: it went on by itself'}",
         "reached": reached,
         "readers_saw": "; ".join(readers.odd[:3]) or f"whole runs only, {readers.seen} times",
         "result": result,
@@ -322,44 +416,73 @@ def prove(world: World, at: tuple[str, int], *, before: bool, again: str) -> dic
 
 
 @pytest.fixture(scope="module")
-def writes(world: World) -> list[tuple[str, int]]:
+def writes(world: World) -> list[At]:
     world.change()
     assert world.start(world.folder / "first") == 0, world.log()
     return writes_of_a_run(world)
 
 
-def test_every_durable_write_is_known(writes: list[tuple[str, int]]) -> None:
+def test_every_durable_write_is_known(writes: list[At]) -> None:
     unknown = {name for name, _ in writes if boundaries.of(name) is None}
     assert unknown == set(), "\n".join(f"{name} ({number})" for name, number in writes)
 
 
-SAMPLE = [(r"COMMIT .*ods\.", True), (r"COMMIT .*ods\.", False), (r"INSERT INTO etl_run", False)]
+def keep(said: list[dict[str, Any]]) -> None:
+    kept = page.add(said)
+    if ALL:
+        page.PAGE.write_text(page.render(kept))
+
+
+SAMPLE = [
+    (r"COMMIT .*ods\.", Blow.KILLED, True),
+    (r"COMMIT .*ods\.", Blow.CUT, False),
+    (r"INSERT INTO etl_run", Blow.KILLED, False),
+    (r"INSERT INTO etl_run", Blow.FROZEN, True),
+]
 
 
 def test_a_run_that_is_killed_and_started_again_leaves_the_stores_right(
-    world: World, writes: list[tuple[str, int]]
+    world: World, writes: list[At]
 ) -> None:
-    chosen = [(at, before) for at in writes if ONLY.search(at[0]) for before in (True, False)]
+    chosen = [
+        (at, blow, before)
+        for blow in Blow
+        for at in writes
+        for before in (True, False)
+        if ONLY.search(f"{blow.value} {at[0]}")
+    ]
     if not ALL:
         chosen = [
-            (next(at for at in writes if re.search(pattern, at[0])), before) for pattern, before in SAMPLE
+            (next(at for at in writes if re.search(pattern, at[0])), blow, before)
+            for pattern, blow, before in SAMPLE
         ]
     said: list[dict[str, Any]] = []
-    for number, (at, before) in enumerate(chosen, start=1):
-        one = prove(world, at, before=before, again=("the task", "a new run")[number // 2 % 2])
+    for number, (at, blow, before) in enumerate(chosen, start=1):
+        one = prove(world, at, blow, before=before, again=("the task", "a new run")[number // 2 % 2])
         said.append(one)
         print(f"{number}/{len(chosen)} {one['boundary']} {one['death']}: {one['result']}", flush=True)
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build/proof.json").write_text(json.dumps(said, indent=1, ensure_ascii=False))
+    keep(said)
     wrong = [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")]
     assert wrong == []
     # The order of writes that Spark's tasks make at the same time is not the same in each run.
     assert all(one["reached"] for one in said if not one["boundary"].startswith("lake")), said
 
 
-def test_the_oracle_finds_a_row_that_is_altered_missing_or_doubled(
-    world: World, writes: list[tuple[str, int]]
-) -> None:
+def test_a_server_that_dies_under_a_run_leaves_the_stores_right(world: World, writes: list[At]) -> None:
+    chosen = [
+        (phase, next(at for at in writes if re.search(pattern, at[0])), death)
+        for phase, pattern in PHASES.items()
+        for death in world.servers.deaths
+        if (phase == "transform" or "Spark" not in death)
+        and (ONLY.search(f"{death} {phase}") if ALL else (phase, death) == SERVER_SAMPLE)
+    ]
+    said = [prove_server(world, *one) for one in chosen]
+    keep(said)
+    assert [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")] == []
+    assert all(one["reached"] for one in said), said
+
+
+def test_the_oracle_finds_a_row_that_is_altered_missing_or_doubled(world: World, writes: list[At]) -> None:
     """The last test: it leaves the stores wrong."""
     assert world.differences() == []
     ((slot,),) = world.clickhouse("SELECT slots['fact_pancake_rating'] FROM dwh.etl_slots")

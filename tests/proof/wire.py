@@ -1,13 +1,15 @@
-"""What a run writes durably, seen on the wire: proxies before the stores that name each write, and can kill.
+"""What a run writes durably, seen on the wire: proxies before the stores that name each write, and strike.
 
 A proxy stands between the run's process and one store. It reads what is asked of the store, gives each
-durable write a name, and kills the process before the write reaches the store, or once the store has said
-that it is done and before the process hears of it. It knows nothing of the code that writes.
+durable write a name, and strikes before the write reaches the store, or once the store has said that it is
+done and before the process hears of it: the process is killed, the connection is cut, or both stand still
+until they are let go. It knows nothing of the code that writes.
 """
 
 from __future__ import annotations
 
 import re
+import select
 import socket
 import struct
 import threading
@@ -15,33 +17,61 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
+class Blow(Enum):
+    """What befalls a run at a write."""
+
+    KILLED = "killed"
+    """Its processes get SIGKILL, and nothing that they had asked for goes any further."""
+    CUT = "cut off"
+    """The connection breaks; the processes go on."""
+    FROZEN = "frozen"
+    """Its processes get SIGSTOP, and the write stands still with them until both are let go."""
+    SERVER = "a server"
+    """The write goes on, to a server that is no longer there or another that is gone."""
+
+
 @dataclass
 class Trap:
-    """Collects the names of writes, and kills at one of them.
+    """Collects the names of writes, and strikes at one of them.
 
     Attributes:
-        kill: Ends the process that writes; called at most once.
+        strike: What is done to the processes that write; called at most once.
         at: The write's name and which one of that name, counted from 1; None to let all pass.
-        before: Whether it never reaches the store.
+        before: Whether it has not reached the store.
+        blow: What befalls the run.
         writes: What was written, in order.
+        sprung: Set once it has struck.
+        let_go: Lets go what is frozen.
     """
 
-    kill: Callable[[], None] = lambda: None
+    strike: Callable[[], None] = lambda: None
     at: tuple[str, int] | None = None
     before: bool = True
+    blow: Blow = Blow.KILLED
     writes: list[str] = field(default_factory=list)
-    sprung: bool = False
+    sprung: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
     _seen: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def arm(self, kill: Callable[[], None], at: tuple[str, int] | None, *, before: bool) -> None:
+    def arm(
+        self,
+        strike: Callable[[], None],
+        at: tuple[str, int] | None,
+        *,
+        before: bool = True,
+        blow: Blow = Blow.KILLED,
+    ) -> None:
         """Begins anew."""
         with self._lock:
-            self.kill, self.at, self.before, self.sprung = kill, at, before, False
+            self.strike, self.at, self.before, self.blow = strike, at, before, blow
+            self.sprung.clear()
+            self.let_go.clear()
             self.writes.clear()
             self._seen.clear()
 
@@ -49,10 +79,10 @@ class Trap:
         """A write is about to be sent on; says which one of its name it is.
 
         Raises:
-            ConnectionError: The process was killed: the write goes no further.
+            ConnectionError: The process was killed, or this connection cut: the write goes no further.
         """
         with self._lock:
-            if self.sprung:
+            if self.sprung.is_set() and self.blow is Blow.KILLED:
                 raise ConnectionError(name)
             self._seen[name] += 1
             self.writes.append(name)
@@ -67,10 +97,15 @@ class Trap:
             self._spring(name, number)
 
     def _spring(self, name: str, number: int) -> None:
-        if self.at == (name, number) and not self.sprung:
-            self.sprung = True
-            self.kill()
+        with self._lock:
+            if self.at != (name, number) or self.sprung.is_set():
+                return
+            self.strike()
+            self.sprung.set()
+        if self.blow in (Blow.KILLED, Blow.CUT):
             raise ConnectionError(name)
+        if self.blow is Blow.FROZEN:
+            self.let_go.wait()
 
 
 class Proxy:
@@ -116,7 +151,8 @@ class HttpProxy(Proxy):
 
     def talk(self, client: socket.socket, server: socket.socket) -> None:
         with client.makefile("rb") as asked, server.makefile("rb") as answered:
-            while head := _head(asked):
+            # A store ends a connection that nothing is asked on, and the client has to see that it did.
+            while server not in select.select([client, server], [], [])[0] and (head := _head(asked)):
                 method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
                 if re.search(rb"(?im)^expect: 100-continue", head):
                     client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -1,6 +1,10 @@
 """Publishing into a ClickHouse of its own: every published run, whole, once, and proven."""
 
+import os
 import secrets
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
@@ -26,6 +30,7 @@ from tallyhouse.migrate import migrate_target, migrate_warehouse
 from tallyhouse.publish import follow, repair
 from tallyhouse.publish.staging import table_schema
 from tallyhouse.publish.target import LakeAccess
+from tallyhouse.publish.targets import clickhouse
 from tallyhouse.publish.targets.clickhouse import Target
 from tallyhouse.runs import new_run_id
 from tallyhouse.settings import Settings
@@ -495,6 +500,24 @@ def test_readers_see_whole_runs_only(shop: Shop, another: Callable[[], Client]) 
     assert len(set(numbers)) > 6
 
 
+def test_what_a_query_has_been_told_of_is_not_touched_while_it_is_planned(
+    shop: Shop, another: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clickhouse, "PLANNING_SECONDS", 60)
+    shop.publish(shop.run(payments=(payment(1, "0.00"),)))
+
+    def read() -> None:
+        with another() as client:
+            client.query("SELECT sleepEachRow(1) FROM numbers(15) SETTINGS max_block_size = 1")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    shop.publish(shop.run(payments=(payment(1, "1.00"),)))
+    assert reader.is_alive(), "what it may open is not what this one changed"
+    shop.publish(shop.run(payments=(payment(1, "2.00"),)))
+    assert not reader.is_alive()
+
+
 @pytest.mark.parametrize("stopped", ["begin", "EXCHANGE", "INSERT INTO etl_run"])
 def test_a_publish_that_wakes_after_its_successor_shows_nothing(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, stopped: str
@@ -557,3 +580,32 @@ def test_publishes_of_a_pipeline_wait_for_one_another(shop: Shop) -> None:
         ) == [(1,)]
     publishing.join(60)
     assert shop.ask("SELECT state = 'shown' FROM etl.run_target") == [(True,)]
+
+
+HOLDER = """
+import sys, time, psycopg
+from tallyhouse.publish import follow
+follow.SILENT_SECONDS = 3
+with follow._alone(lambda: psycopg.connect(sys.argv[1]), "clickhouse shop"):
+    print("held", flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_process_that_stands_still_loses_its_place(shop: Shop) -> None:
+    run_id = shop.run(payments=(payment(1, "1.00"),))
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, shop.address], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        publishing = threading.Thread(target=shop.publish, args=(run_id,))
+        publishing.start()
+        publishing.join(8)
+        assert publishing.is_alive(), "it is heard of, so it keeps others out"
+        os.kill(holder.pid, signal.SIGSTOP)
+        publishing.join(60)
+        assert not publishing.is_alive()
+        assert shop.ask("SELECT state = 'shown' FROM etl.run_target") == [(True,)]
+    finally:
+        holder.kill()
+        holder.wait()

@@ -49,8 +49,7 @@ class Files:
         """Rows that differ, by model."""
         target = self.open()
         try:
-            with self.shop.connect() as connection:
-                lines = follow.verify(connection, "duckdb", target, self.shop.lake, BOTH)
+            lines = follow.verify(self.shop.connect, "duckdb", target, self.shop.lake, BOTH)
         finally:
             target.close()
         return {line.table: line.right for line in lines if line.measure == DIFFERING}

@@ -29,6 +29,9 @@ from tallyhouse.runs import lock_pipeline, mark_published, may_publish
 
 log = logging.getLogger(__name__)
 
+COPY_SECONDS = 1800
+"""How long copying a run's objects may take; the warehouse hears nothing meanwhile."""
+
 Report = dict[str, Any]
 
 
@@ -62,7 +65,7 @@ def publish(
     with connect() as connection:
         try:
             with connection.transaction():
-                lock_pipeline(connection, pipeline.name)
+                lock_pipeline(connection, pipeline.name, COPY_SECONDS)
                 if not may_publish(connection, pipeline.name, run_id):
                     return store.read(connection, run_id)
                 (contract,) = pipeline.tables
@@ -118,7 +121,7 @@ def recover(
         The table as it is then.
     """
     with connection.transaction():
-        lock_pipeline(connection, pipeline.name)
+        lock_pipeline(connection, pipeline.name, COPY_SECONDS)
         events.adopt()
         state = events.state()
         for staged in events.staged():

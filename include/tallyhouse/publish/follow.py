@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from decimal import Decimal
+from threading import Event, Thread
 from typing import Any
 
 import psycopg
@@ -38,6 +39,8 @@ from tallyhouse.runs import mark_shown, published_runs, record_failure
 
 log = logging.getLogger(__name__)
 
+SILENT_SECONDS = 60
+"""After how long without a word the warehouse takes the lock from a publish."""
 DIFFERING = "rows that differ"
 
 
@@ -69,8 +72,13 @@ def publish(
         TallyhouseError: The run is not published, the warehouse holds what the target cannot, the target
             fails, or the ledger does not close.
     """
-    with _server_errors(target), connect() as connection:
+    with _server_errors(target), _alone(connect, _tables(name, target, pipeline)), connect() as connection:
         return _publish(connection, name, target, lake, pipeline, run_id, whole=whole)
+
+
+def _tables(name: str, target: Target, pipeline: PipelineContract) -> str:
+    """What one publish at a time fills."""
+    return name if target.exclusive else f"{name} {pipeline.name}"
 
 
 @contextmanager
@@ -96,7 +104,6 @@ def _publish(
     whole: bool,
 ) -> list[Line]:
     capacity = Capacity.of(target)
-    _lock(connection, name if target.exclusive else f"{name} {pipeline.name}")
     published = published_runs(connection, pipeline.name, name)
     if run_id not in published:
         raise TallyhouseError(
@@ -188,7 +195,11 @@ def _unfit(
 
 
 def verify(
-    connection: psycopg.Connection[Any], name: str, target: Target, lake: Lake, pipeline: PipelineContract
+    connect: Callable[[], psycopg.Connection[Any]],
+    name: str,
+    target: Target,
+    lake: Lake,
+    pipeline: PipelineContract,
 ) -> list[Line]:
     """Compares every row of every model with the warehouse, and the marts with the models.
 
@@ -197,8 +208,7 @@ def verify(
     Returns:
         Lines of the ledger, which are not written.
     """
-    _lock(connection, name if target.exclusive else f"{name} {pipeline.name}")
-    with _server_errors(target):
+    with _server_errors(target), _alone(connect, _tables(name, target, pipeline)), connect() as connection:
         target.prepare(lambda model: _rows(connection, Capacity.of(target), model))
         lines = []
         for model in pipeline.models:
@@ -209,10 +219,31 @@ def verify(
         return lines + [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
 
 
-def _lock(connection: psycopg.Connection[Any], what: str) -> None:
-    """Waits until no other publish fills the same tables; held until disconnected."""
-    with connection.transaction():
+@contextmanager
+def _alone(connect: Callable[[], psycopg.Connection[Any]], what: str) -> Iterator[None]:
+    """Waits until no other publish fills the same tables, and keeps others out while the block runs.
+
+    The warehouse takes the lock from a process that it has not heard of for `SILENT_SECONDS`, as when that
+    was stopped; should it wake, its change is no longer the newest, and the target does not show it.
+    """
+    with connect() as connection:
+        connection.autocommit = True
+        connection.execute(f"SET idle_session_timeout = '{SILENT_SECONDS}s'".encode())
         connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"tallyhouse {what}",))
+        done = Event()
+
+        def be_heard() -> None:
+            with suppress(psycopg.Error):  # the lock is lost: what counts is asked of the target
+                while not done.wait(SILENT_SECONDS / 4):
+                    connection.execute("SELECT 1")
+
+        thread = Thread(target=be_heard, name="lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def _apply(

@@ -101,8 +101,7 @@ def repair(
         closing(_open(settings, target, lake, access)) as opened,
     ):
         if only_compare:
-            with warehouse(settings).connect() as connection:
-                lines = follow.verify(connection, target, opened, lake, contract)
+            lines = follow.verify(warehouse(settings).connect, target, opened, lake, contract)
             check_closed(lines, run_id)
             return lines
         try:

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic, sleep
 from typing import ClassVar, Self
 
 import clickhouse_connect
@@ -33,6 +34,9 @@ from tallyhouse.publish import sql as statements
 from tallyhouse.publish import target
 from tallyhouse.publish.target import Groups, LakeAccess, Migrations, Place, RowsRefusedError
 from tallyhouse.publish.targets.clickhouse import tables
+
+PLANNING_SECONDS = 10
+"""How long a query may take until it has opened its tables; from then on it sees one run."""
 
 
 def _url(place: Place) -> URL:
@@ -182,6 +186,7 @@ class Target(target.Target):
         tables are no longer this change's: a later one has begun since.
         """
         slots = {name: _other(self._slots.get(name, "")) for name in self._aside}
+        self._let_planning_end()
         uuids = self._uuids(self._aside.values())
         for name, table in self._aside.items():
             if table not in uuids:
@@ -203,6 +208,22 @@ class Target(target.Target):
         if not self.client.query(f"SELECT {_still_there(mine)}").result_rows[0][0]:
             raise _superseded()
         self.abandon()
+
+    def _let_planning_end(self) -> None:
+        """Waits, within bounds, for queries that began before the last act.
+
+        They have been told of the tables that nobody sees since, and one that is still planned may be about
+        to open them; what is put there now would be two acts later than what it has opened already.
+        """
+        deadline = monotonic() + PLANNING_SECONDS
+        while monotonic() < deadline:
+            earlier = (
+                "SELECT count() FROM system.processes WHERE query_id <> queryID() AND elapsed > "
+                "(SELECT dateDiff('microsecond', max(applied_at), now64(6, 'UTC')) / 1e6 FROM etl_run)"
+            )
+            if not self.client.query(earlier).result_rows[0][0]:
+                return
+            sleep(0.1)
 
     def abandon(self) -> None:
         """Drops every table that the change made, or what its exchanges put in their place."""
