@@ -66,7 +66,7 @@ clean: $(READY) ## Remove all data, logs and generated configuration of a stoppe
 
 ##@ Data
 
-.PHONY: source data day ingest run run-etl ledger repair maintain-lake sql verify
+.PHONY: source data day ingest run run-etl ledger reconcile repair maintain-lake sql verify
 source: $(READY) ## A database of yours in one command: make source URL=mysql://user@host/db NAME=shipping [WRITE=1]
 	@$(PY) -m scripts.source --name "$$NAME" --tables "$$TABLES" $(if $(WRITE),--write)
 
@@ -89,6 +89,10 @@ run-etl: $(NATIVE) ## Run the events' DAG: raw JSON to curated Parquet, and its 
 
 ledger: $(READY) ## The ledger of each pipeline's last run: make ledger ARGS="--last 2"
 	@$(PY) -m tallyhouse.ledger print $(ARGS)
+
+reconcile: $(READY) ## Live sources against the warehouse, at any time: make reconcile [TABLE=orders.orders] [SQL=1]
+	@$(PY) -m tallyhouse.reconcile $(if $(PIPELINE),--pipeline "$(PIPELINE)") $(if $(TABLE),--table "$(TABLE)") \
+	  $(if $(SQL),--sql) $(ARGS)
 
 repair: $(READY) ## Copy the warehouse into the targets again, for a run that one refused or lost: make repair RUN=…
 	@$(PY) -m tallyhouse.publish.repair $(if $(RUN),--run "$(RUN)") $(ARGS)

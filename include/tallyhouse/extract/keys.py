@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +24,14 @@ def ods_number(contract: TableContract, alias: str = "o") -> str:
     return row_digest("postgres", [(column.type, ods_value(column, alias)) for column in columns])
 
 
+def ods_row(contract: TableContract, columns: Collection[Column] | None = None) -> str:
+    """The digest of a row of `ods.<table> AS o`, in SQL; that of the source is `statement.row_as_ods`."""
+    chosen = contract.source_columns if columns is None else columns
+    return row_digest("postgres", [(column.type, ods_value(column)) for column in chosen])
+
+
 def ods_value(column: Column, alias: str = "o") -> str:
-    """A key's value in `ods`, as the wire carries it."""
+    """A value in `ods`, as the wire carries it; times in full."""
     value = f'{alias}."{column.name}"'
     if column.type.kind is Kind.TIMESTAMP:
         return f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
@@ -84,12 +90,12 @@ class Snapshot:
         """The numbers of the keys in some buckets, each with its row's cursor as PostgreSQL takes it."""
         if wanted:
             condition = f"MOD({self.number}, {buckets}) IN ({_list(wanted)})"
-            for key, at in self._stream(f"{self.number}, {self._cursor_text()}", condition):
+            for key, at in self.stream(f"{self.number}, {self._cursor_text()}", condition):
                 yield int(key), _with_zone(at)
 
     def window_keys(self, window: str, slice_: str) -> Iterator[tuple[int]]:
         """The numbers of the keys of a window."""
-        for (key,) in self._stream(self.number, f"{window} AND {slice_.format(k=self.number)}"):
+        for (key,) in self.stream(self.number, f"{window} AND {slice_.format(k=self.number)}"):
             yield (int(key),)
 
     def row_buckets(self, outside: str, slice_: str, bucket: str) -> dict[int, tuple[int, int, int]]:
@@ -108,7 +114,7 @@ class Snapshot:
             chosen = f"{bucket.format(k=self.number)} IN ({_list(wanted)})"
             columns = f"{self.number}, {row_number(self.dialect, self.contract)}"
             condition = f"{outside} AND {slice_.format(k=self.number)} AND {chosen}"
-            for key, digest in self._stream(columns, condition):
+            for key, digest in self.stream(columns, condition):
                 yield int(key), int(digest)
 
     @property
@@ -127,7 +133,7 @@ class Snapshot:
         value = self.name(self.contract.cursor)
         return f"CAST({value} AS CHAR)" if self.dialect == "mysql" else value
 
-    def _stream(self, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:
+    def stream(self, columns: str, condition: str) -> Iterator[tuple[Any, ...]]:
         """Rows, a bounded number of them at a time."""
         # By its own wish, MySQL's driver leaves on the server what was not asked for; psycopg has to be told.
         streaming = self.connection.cursor(*(("keys",) if self.dialect == "postgres" else ()))

@@ -167,6 +167,18 @@ def row_number(dialect: str, contract: TableContract) -> str:
     )
 
 
+def row_as_ods(dialect: str, contract: TableContract, columns: Collection[Column] | None = None) -> str:
+    """The digest of a row of `<table> AS w` as `ods` has it: times in full; compare with `keys.ods_row`.
+
+    Args:
+        dialect: `mysql` or `postgres`.
+        contract: The table.
+        columns: Those of its columns that count; None for all that the source has.
+    """
+    chosen = contract.source_columns if columns is None else columns
+    return row_digest(dialect, [(column.type, in_full(dialect, contract, column)) for column in chosen])
+
+
 def _mysql_collated(value: str) -> str:
     """The same for two texts that their collation takes for equal, and for no others.
 
@@ -184,10 +196,11 @@ def _postgres_collated(value: str) -> str:
 def key_number(dialect: str, contract: TableContract) -> str:
     """The digest of the key of a row of `<table> AS w`, in SQL; of times in full, as `ods` has them."""
     columns = [contract.column(name) for name in contract.key]
-    return row_digest(dialect, [(column.type, _key_value(dialect, contract, column)) for column in columns])
+    return row_digest(dialect, [(column.type, in_full(dialect, contract, column)) for column in columns])
 
 
-def _key_value(dialect: str, contract: TableContract, column: Column) -> str:
+def in_full(dialect: str, contract: TableContract, column: Column) -> str:
+    """A column as `carried` has it, but for a time of MySQL: always with six digits of a second."""
     if dialect == "mysql" and column.type.kind is Kind.TIMESTAMP:
         return f"DATE_FORMAT({plain(dialect, contract, column.name)}, '%Y-%m-%d %H:%i:%s.%f')"
     return carried(dialect, contract, column)

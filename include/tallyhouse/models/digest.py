@@ -6,7 +6,7 @@ decimals as whole numbers of their last digit, since ClickHouse writes no zeros 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tallyhouse.contracts import ColumnType, Kind
 from tallyhouse.extract.digest import row_digest, total
@@ -29,13 +29,17 @@ def count_and_digest(engine: str, model: Definition) -> str:
         engine: `postgres`, `clickhouse` or `duckdb`.
         model: The model. Floating point is left out.
     """
-    quote = "`" if engine == "clickhouse" else '"'
-    values = [
-        (column.column_type, _value(engine, column.column_type, f"{quote}{name}{quote}"))
-        for name, column in model.columns.items()
-    ]
     count = "toString(count())" if engine == "clickhouse" else "CAST(count(*) AS text)"
-    return f"{count}, {total(engine, row_digest(engine, values))}"
+    return f"{count}, {total(engine, number(engine, model))}"
+
+
+def number(engine: str, model: Definition, columns: Iterable[str] | None = None) -> str:
+    """The digest of one row of a model's table, as SQL; of some columns alone, such as its key's."""
+    quote = "`" if engine == "clickhouse" else '"'
+    types = {name: model.columns[name].column_type for name in columns or model.columns}
+    return row_digest(
+        engine, [(type_, _value(engine, type_, f"{quote}{name}{quote}")) for name, type_ in types.items()]
+    )
 
 
 def _value(engine: str, type_: ColumnType, value: str) -> str:

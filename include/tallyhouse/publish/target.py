@@ -49,9 +49,14 @@ class Place:
 
     @classmethod
     def of(cls, settings: Settings, target: str) -> Place:
-        """As `config/connections.yaml` has it, for commands that have no Airflow."""
+        """That of a target, for commands that have no Airflow."""
+        return cls.at(settings, conn_id(target))
+
+    @classmethod
+    def at(cls, settings: Settings, connection: str) -> Place:
+        """A connection as `config/connections.yaml` has it, for commands that have no Airflow."""
         connections = yaml.safe_load((ROOT / "config" / "connections.yaml").read_text(encoding="utf-8"))
-        found = connections[conn_id(target)]
+        found = connections[connection]
         # Each value is filled by itself, so that one with YAML's signs in it stays one value.
         told = {
             name: Template(str(found.get(name) or "")).safe_substitute(settings.environment())
