@@ -7,10 +7,9 @@ and streamed. The count travels in the stream, in a row before the table's, so a
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -24,6 +23,7 @@ from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import TallyhouseError, first_line
 from tallyhouse.extract.backlog import Backlog
 from tallyhouse.extract.give_way import mark
+from tallyhouse.extract.memory import return_freed_memory
 from tallyhouse.extract.statement import SESSION, Statement, build, pin, plain
 from tallyhouse.extract.stream import SnapshotStatement, SourceQuery, SourceStream, wire_schema
 from tallyhouse.servers import MySqlServer
@@ -31,8 +31,6 @@ from tallyhouse.servers import MySqlServer
 _SAID = "_said"
 BATCH_ROWS, BATCH_BYTES = 25_000, 8 << 20
 """What a batch holds at most, as far as the source can tell beforehand."""
-_M_MMAP_THRESHOLD = -3
-"""From malloc.h."""
 _READ = (
     # Where each of them keeps it; a comment to the other one.
     "(SELECT SUM(variable_value) FROM /*M! information_schema */ /*!50708 performance_schema */"
@@ -63,6 +61,7 @@ def open_stream(
     Raises:
         RuntimeError: The server refused, or a value broke the driver; the message is the driver's.
     """
+    return_freed_memory()
     statement = build("mysql", contract, watermark, keys)
     try:
         server = server.settled()
@@ -134,7 +133,6 @@ def _query(statement: Statement) -> str:
 def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     import connectorx  # noqa: PLC0415 - its threads must start after the task's process was forked
 
-    _return_freed_memory()
     try:
         reader: Any = connectorx.read_sql(
             address, query, return_type="arrow_stream", batch_size=batch_rows, pre_execution_query=prologue
@@ -145,16 +143,6 @@ def _read(address: str, prologue: list[str], query: str, batch_rows: int) -> Ite
     except BaseException as error:
         # A Rust panic reaches Python as a BaseException; nobody should have to read one.
         raise RuntimeError(first_line(error).replace(address, "the source")) from error
-
-
-def _return_freed_memory() -> None:
-    """Lets glibc give each large buffer of ConnectorX back to the system as soon as it is freed.
-
-    By itself it raises the size from which on it does so with each one that it frees, up to 32 MB, and then
-    keeps what one thread takes and another one frees.
-    """
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _read_slowly(

@@ -14,6 +14,7 @@ from adbc_driver_manager import Error
 from tallyhouse.contracts import Kind, TableContract
 from tallyhouse.errors import first_line
 from tallyhouse.extract.give_way import mark
+from tallyhouse.extract.memory import return_freed_memory
 from tallyhouse.extract.statement import build, is_ordinary, pin, plain, quoted
 from tallyhouse.extract.stream import SnapshotStatement, SourceQuery, SourceStream
 
@@ -36,6 +37,7 @@ def open_stream(
     """
     from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - loads a library that only this path needs
 
+    return_freed_memory()
     statement = build("postgres", contract, watermark, keys)
     with ExitStack() as held:
         connection = held.enter_context(dbapi.connect(address))
