@@ -144,7 +144,7 @@ charts: $(READY) ## The platform's manifests: make charts ENV=production [RELEAS
 
 ##@ Quality
 
-.PHONY: test proof torture test-unit check bench bench-run audit format docs picture dags-md requirements
+.PHONY: test proof torture test-unit check bench bench-extract bench-publish bench-run audit format docs picture dags-md requirements
 test: $(READY) ## All tests, on real servers of their own: make test ARGS="tests/extract -k window"
 	@$(STACK) test $(ARGS)
 
@@ -162,8 +162,13 @@ check: $(READY) ## Format, lint, types, SQL, and what is generated from what
 	@$(STACK) setup --quiet
 	@$(PY) -m scripts.check $(ARGS)
 
-bench: $(READY) ## Extraction and loading beside their floors and dlt: build/bench.json (ARGS="--rows 10000000")
+bench: bench-extract bench-publish ## Both of the next, into build/bench.json
+
+bench-extract: $(READY) ## Extraction and loading beside their floors and dlt (ARGS="--rows 10000000")
 	@$(PY) -m benchmarks.extract.run $(ARGS)
+
+bench-publish: $(READY) ## Whole runs and publishing, all rows and one in a hundred (ARGS="--rows 10000000")
+	@$(PY) -m benchmarks.publish.run $(ARGS)
 
 bench-run: $(READY) ## Time whole runs, task by task: build/bench-run.json (SCALE=10 for a large one)
 	@$(PY) -m benchmarks.run.run --scale $(if $(filter command line environment,$(origin SCALE)),$(SCALE),1) $(ARGS)

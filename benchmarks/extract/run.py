@@ -33,6 +33,7 @@ from rich.table import Table
 
 from benchmarks.extract.ours import ACCEPTED, lake_of
 from benchmarks.extract.table import NAME, STORE, create_in_postgres, fill
+from benchmarks.results import keep
 from scripts.stack import environments, lifecycle, readiness
 from scripts.stack.context import Stack, StackError, console
 from scripts.stack.service import STORES
@@ -264,8 +265,7 @@ def main() -> int:
     except StackError as error:
         console.print(f"[red]bench[/]: {error}", soft_wrap=True)
         return 1
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(measured, indent=1) + "\n")
+    keep(RESULT, measured)
     show(measured)
     console.print(f"written to {RESULT.relative_to(ROOT)}")
     return 0

@@ -101,8 +101,8 @@ def _fill_postgres(stack: Stack, rows: int) -> None:
             f"INSERT INTO {NAME} SELECT md5('id' || n)::uuid::text, md5('order' || n)::uuid::text, "
             "md5('product' || n)::uuid::text, n % 9 + 1, (n % 100000) / 100.0, "
             "(n % 100000) * (n % 9 + 1) / 100.0, '🥞 млинці, серія ' || n, "
-            "timestamptz '2026-01-02 03:04:05.000006+00' + n * 1009 * interval '1 microsecond', "
-            "timestamptz '2026-02-03 04:05:06.000007+00' + n * 2003 * interval '1 microsecond' "
+            "timestamptz '2026-01-02 03:04:05.000006+00' + n::bigint * 1009 * interval '1 microsecond', "
+            "timestamptz '2026-02-03 04:05:06.000007+00' + n::bigint * 2003 * interval '1 microsecond' "
             f"FROM generate_series(0, {rows} - 1) AS n"
         )
         connection.execute(f"CREATE INDEX ON {NAME} (updated_at)")

@@ -9,8 +9,9 @@ on a stack of its own in `.local/bench/run`. The cases:
 - `full`: TechMarket at SCALE=1, all of it; `full10` at SCALE=10;
 - `day`: a business day later, what changed; `day10` likewise.
 
-`build/bench-run.json` is a list of `{case, part, seconds, peak_mb}`: a part is a task, and `total` is the
-whole run, the waiting between its tasks included. `peak_mb` is the most that all processes of the stack held
+`build/bench-run.json` is a list of `{case, part, seconds, peak_mb}`: a part is a task, or a phase of a
+publishing task as its log has it, such as `publish.warehouse: checks`, and `total` is the whole run, the
+waiting between its tasks included. `peak_mb` is the most that all processes of the stack held
 at one time while the part ran, a page that several share counted once. A run that fails, or whose
 ledger does not close, is no measurement: the benchmark ends with it.
 """
@@ -18,8 +19,8 @@ ledger does not close, is no measurement: the benchmark ends with it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import re
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.results import keep
 from scripts.stack import lifecycle
 from scripts.stack.context import Stack, StackError, console
 from scripts.stack.dag_runs import DagRuns, StackAirflow, run_dags
@@ -43,6 +45,8 @@ PORT_OFFSET = "21000"
 FOLDER = ".local/bench/run"
 TECHMARKET, PANCAKE = "techmarket_nightly", "pancake_nightly"
 SAMPLE_SECONDS = 2.0
+_PHASE = re.compile(r"[:,] ([a-z ]+) (\d+\.\d\d) s")
+_PHASES = re.compile(rf"\S+(?:{_PHASE.pattern})+")
 
 type Row = dict[str, Any]
 
@@ -128,7 +132,7 @@ def measure(stack: Stack, case: str, dag_ids: list[str]) -> list[Row]:
 
 
 def rows(api: StackAirflow, case: str, runs: DagRuns, memory: Memory) -> list[Row]:
-    """One row per task, in the order in which they began, and the total."""
+    """One row per task, in the order in which they began, after it its phases, and the total."""
     found = []
     for task in sorted(runs.tasks, key=lambda task: task.began or datetime.max.replace(tzinfo=UTC)):
         part = (
@@ -138,6 +142,9 @@ def rows(api: StackAirflow, case: str, runs: DagRuns, memory: Memory) -> list[Ro
         )
         peak = memory.peak(task.began, task.ended)
         found.append({"case": case, "part": part, "seconds": round(task.seconds, 1), "peak_mb": peak})
+        if task.task_id.startswith("publish."):
+            for phase, seconds in phases(api.log(task)).items():
+                found.append({"case": case, "part": f"{part}: {phase}", "seconds": seconds, "peak_mb": peak})
     spans = [
         api.ask("GET", f"dags/{dag_id}/dagRuns/{dag_run_id}")
         for dag_id, dag_run_id in runs.dag_run_ids.items()
@@ -148,24 +155,31 @@ def rows(api: StackAirflow, case: str, runs: DagRuns, memory: Memory) -> list[Ro
     return [*found, total | {"peak_mb": memory.peak(began, ended)}]
 
 
-def fresh(stack: Stack, scale: str) -> None:
-    """Starts the stack from nothing and fills its stores."""
+def phases(log: list[dict[str, Any]]) -> dict[str, float]:
+    """What a publish says of its phases: `<run>: stage 1.23 s, ods 0.80 s, rest 0.10 s`."""
+    said = [str(event["event"]) for event in log if _PHASES.fullmatch(str(event.get("event", "")))]
+    return {name: float(seconds) for name, seconds in _PHASE.findall(said[-1])} if said else {}
+
+
+def start_anew(stack: Stack) -> None:
+    """Starts the stack from nothing."""
     if Supervisor(stack).alive():  # left by a benchmark that was killed
         lifecycle.stop(stack)
     lifecycle.clean(stack)
     lifecycle.start(stack, ["nightly"])
+
+
+def fresh(stack: Stack, scale: str) -> None:
+    """Starts the stack from nothing and fills its stores."""
+    start_anew(stack)
     began = time.monotonic()
     tool(stack, "techmarket", "data", "--scale", scale)
     console.print(f"  data at SCALE={scale} in {time.monotonic() - began:.0f} s")
 
 
-def keep(measured: list[Row]) -> None:
-    """Writes the rows, in place of what the file had of the same cases, and prints them."""
-    cases = {row["case"] for row in measured}
-    before = json.loads(RESULT.read_text()) if RESULT.exists() else []
-    kept = [row for row in before if row["case"] not in cases]
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps([*kept, *measured], indent=1) + "\n")
+def show(measured: list[Row]) -> None:
+    """Writes the rows, and prints them."""
+    keep(RESULT, measured)
     table = Table("case", "part", box=None, header_style="bold", pad_edge=False)
     table.add_column("seconds", justify="right")
     table.add_column("peak MB", justify="right")
@@ -191,11 +205,11 @@ def main() -> int:
     try:
         if not suffix:
             fresh(stack, "0.1")
-            keep(measure(stack, "both", [TECHMARKET, PANCAKE]))
+            show(measure(stack, "both", [TECHMARKET, PANCAKE]))
         fresh(stack, arguments.scale)
-        keep(measure(stack, f"full{suffix}", [TECHMARKET]))
+        show(measure(stack, f"full{suffix}", [TECHMARKET]))
         tool(stack, "techmarket", "day")
-        keep(measure(stack, f"day{suffix}", [TECHMARKET]))
+        show(measure(stack, f"day{suffix}", [TECHMARKET]))
     except StackError as error:
         console.print(f"[red]bench-run[/]: {error}", soft_wrap=True)
         return 1

@@ -100,15 +100,19 @@ class StackAirflow(AirflowApi):
             if not was_paused:
                 self.unpause(dag_id)
 
-    def last_error(self, task: "Task") -> str:
-        """The last error line in the log of a task's last attempt."""
+    def log(self, task: "Task") -> list[dict[str, Any]]:
+        """The log of a task's last attempt, event by event."""
         path = (
             f"dags/{task.dag_id}/dagRuns/{task.dag_run_id}/taskInstances/{task.task_id}/logs/{task.attempt}"
         )
         answer = self.ask("GET", path, params={"map_index": task.map_index, "full_content": True})
+        return [event for event in answer["content"] if isinstance(event, dict)]
+
+    def last_error(self, task: "Task") -> str:
+        """The last error line in the log of a task's last attempt."""
         said = "no error line in its log"
-        for event in answer["content"]:
-            if isinstance(event, dict) and event.get("level") in ("error", "critical"):
+        for event in self.log(task):
+            if event.get("level") in ("error", "critical"):
                 raised = [f"{e['exc_type']}: {e['exc_value']}" for e in event.get("error_detail") or []]
                 said = raised[0] if raised else str(event["event"])
         return said.strip().splitlines()[0][:400]
