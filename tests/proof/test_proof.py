@@ -461,7 +461,7 @@ def test_a_run_that_is_killed_and_started_again_leaves_the_stores_right(
         one = prove(world, at, blow, before=before, again=("the task", "a new run")[number // 2 % 2])
         said.append(one)
         print(f"{number}/{len(chosen)} {one['boundary']} {one['death']}: {one['result']}", flush=True)
-    keep(said)
+        keep([one])
     wrong = [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")]
     assert wrong == []
     # The order of writes that Spark's tasks make at the same time is not the same in each run.
@@ -476,8 +476,10 @@ def test_a_server_that_dies_under_a_run_leaves_the_stores_right(world: World, wr
         if (phase == "transform" or "Spark" not in death)
         and (ONLY.search(f"{death} {phase}") if ALL else (phase, death) == SERVER_SAMPLE)
     ]
-    said = [prove_server(world, *one) for one in chosen]
-    keep(said)
+    said = []
+    for one in chosen:
+        said.append(prove_server(world, *one))
+        keep(said[-1:])
     assert [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")] == []
     assert all(one["reached"] for one in said), said
 
