@@ -194,6 +194,14 @@ def mark_published(connection: psycopg.Connection[Any], run_id: str, targets: It
     )
 
 
+def count_published(connection: psycopg.Connection[Any], pipeline: str) -> int:
+    """How many runs of a pipeline are published; what takes turns from run to run goes by it."""
+    row = connection.execute(
+        "SELECT count(*) FROM etl.run WHERE pipeline = %s AND status = 'published'", (pipeline,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def published_runs(connection: psycopg.Connection[Any], pipeline: str, target: str) -> list[str]:
     """The published runs of a pipeline, oldest first; the target owes all of them from now on."""
     with connection.transaction():

@@ -166,6 +166,21 @@ def content(warehouse: psycopg.Connection) -> dict[str, object]:
     }
 
 
+def assert_checked(warehouse: psycopg.Connection) -> None:
+    """The newest run looked at all rows of one model, and of the facts beside it at what changed."""
+    whole = {
+        model
+        for model, part in warehouse.execute(
+            "SELECT table_name, bool_or(coalesce(parts ? 'changed', false)) FROM etl.ledger "
+            "WHERE hop = 'ods=model' AND run_id = (SELECT run_id FROM etl.run WHERE pipeline = 'techmarket' "
+            "AND status = 'published' ORDER BY published_at DESC LIMIT 1) GROUP BY 1"
+        )
+        if not part
+    }
+    assert whole
+    assert len(whole & set(FACTS.values())) <= 1, whole
+
+
 def test_a_first_night_brings_every_row(stores: dict[str, Store], warehouse: psycopg.Connection) -> None:
     assert stores["orders"].value("SELECT COUNT(*) FROM order_items") > 100, "load data first: make data"
     assert_succeeds(run_dag("techmarket_nightly", "2026-01-02"))
@@ -240,6 +255,7 @@ def test_a_night_with_nothing_new_changes_nothing(
     assert_succeeds(run_dag("techmarket_nightly", "2026-01-05"))
     assert content(warehouse) == before
     assert_same(stores, warehouse)
+    assert_checked(warehouse)
 
 
 def test_a_misspelt_parameter_is_no_ordinary_run(warehouse: psycopg.Connection) -> None:

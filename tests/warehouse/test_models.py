@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tallyhouse.models import all_definitions, definition
+from tallyhouse.models.load import own_key, table_of
 from tallyhouse.models.postgres import checks, merge
 from tallyhouse.settings import ROOT
 from tests.warehouse.conftest import Insert
@@ -27,8 +28,25 @@ def nulls(row: dict[str, str]) -> dict[str, str | None]:
     return {name: None if value == "null" else value for name, value in row.items()}
 
 
-def checked(warehouse: psycopg.Connection[Any], model: str) -> dict[str, tuple[Decimal, Decimal]]:
-    rows = [row for statement in checks(definition(model)) for row in warehouse.execute(statement.encode())]
+def touched(warehouse: psycopg.Connection[Any], model: str, where: str = "TRUE") -> str:
+    """A table of keys as a run leaves them: all that `ods` or the model has, or none."""
+    defined = definition(model)
+    driver = table_of(defined, defined.driver)
+    own, keys = (", ".join(names) for names in (own_key(defined), driver.key))
+    missing = " AND ".join(f"{name} IS NOT NULL" for name in own_key(defined))
+    warehouse.execute("DROP TABLE IF EXISTS touched")
+    warehouse.execute(
+        f"CREATE TEMP TABLE touched AS SELECT {keys} FROM ods.{driver.name} WHERE {where} "
+        f"UNION SELECT {own} FROM dwh.{model} WHERE {missing} AND {where}"
+    )
+    return "touched"
+
+
+def checked(
+    warehouse: psycopg.Connection[Any], model: str, only: str | None = None
+) -> dict[str, tuple[Decimal, Decimal]]:
+    statements = checks(definition(model), only)
+    rows = [row for statement in statements for row in warehouse.execute(statement.encode())]
     assert len({measure for measure, _, _ in rows}) == len(rows)
     return {measure: (left, right) for measure, left, right in rows}
 
@@ -94,6 +112,7 @@ def test_checks_hold(warehouse: psycopg.Connection[Any], insert: Insert, model: 
     assert checked(warehouse, model) == {
         measure: (Decimal(value), Decimal(value)) for measure, value in case["holds"].items()
     }
+    assert checked(warehouse, model, touched(warehouse, model)) == checked(warehouse, model)
 
 
 @pytest.mark.integration
@@ -106,3 +125,19 @@ def test_checks_find_what_is_wrong(
     warehouse.execute(broken["by"])
     failed = {measure for measure, (left, right) in checked(warehouse, model).items() if left != right}
     assert failed == set(broken["fails"])
+    found = checked(warehouse, model, touched(warehouse, model))
+    assert {measure for measure, (left, right) in found.items() if left != right} == failed
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("model", sorted(CASES))
+def test_checks_leave_out_what_no_run_touched(
+    warehouse: psycopg.Connection[Any], insert: Insert, model: str
+) -> None:
+    for table, rows in CASES[model]["given"].items():
+        insert(table, [nulls(row) for row in rows])
+    only = touched(warehouse, model, "FALSE")
+    scoped = [statement for statement in checks(definition(model), only) if only in statement]
+    rows = [row for statement in scoped for row in warehouse.execute(statement.encode())]
+    assert rows
+    assert all(left == right == 0 for _, left, right in rows)

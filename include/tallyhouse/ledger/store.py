@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -12,9 +12,24 @@ import psycopg
 from tallyhouse.ledger.line import Hop, Line
 
 
-def write(connection: psycopg.Connection[Any], run_id: str, pipeline: str, lines: Iterable[Line]) -> None:
-    """Adds lines, in the caller's transaction; lines of the same table, hop and measure are replaced."""
+def write(
+    connection: psycopg.Connection[Any],
+    run_id: str,
+    pipeline: str,
+    lines: Iterable[Line],
+    hops: Collection[str] = (),
+) -> None:
+    """Adds lines, in the caller's transaction; lines of the same table, hop and measure are replaced.
+
+    Args:
+        connection: To the warehouse.
+        run_id: The run.
+        pipeline: Its pipeline.
+        lines: The lines.
+        hops: Those of which these are all lines: an earlier try may have compared more, or other things.
+    """
     lines = list(lines)
+    connection.execute("DELETE FROM etl.ledger WHERE run_id = %s AND hop = ANY(%s)", (run_id, [*hops]))
     with connection.cursor() as cursor:
         cursor.executemany(
             "DELETE FROM etl.ledger WHERE run_id = %s AND table_name = %s AND hop = %s AND measure = %s",

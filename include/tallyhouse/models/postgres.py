@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,16 +136,30 @@ def merge(model: Definition, staging: str, *, bare: bool = False) -> str:
     )
 
 
-def checks(model: Definition) -> list[str]:
+def checks(model: Definition, touched: str | None = None) -> list[str]:
     """The statements that reconcile a model with `ods`.
 
     What every model has to keep is derived; what is about this one alone stands in
     `sql/dwh/models/<model>/checks.sql`, where there is anything.
 
+    Args:
+        model: The model.
+        touched: A table with keys of the table that the model has rows of; only these are looked at, but for
+            a check of the model's own that does not name it. None for all.
+
     Returns:
         Statements that answer (measure, left_value, right_value); a check holds where both agree.
     """
-    found = [statements.render("dwh/models/checks.sql", **_checks_context(model))]
+    driver_key = table_of(model, model.driver).key
+
+    def among(columns: Iterable[str], alias: str | None = None) -> str:
+        if touched is None:
+            return ""
+        named = (f'"{alias}"."{column}"' if alias else f'"{column}"' for column in columns)
+        keys = ", ".join(f'"{column}"' for column in driver_key)
+        return f" AND ({', '.join(named)}) IN (SELECT {keys} FROM {touched})"
+
+    found = [statements.render("dwh/models/checks.sql", touched=among, **_checks_context(model))]
     if model.history:
         found.append(
             statements.render(
@@ -153,10 +167,11 @@ def checks(model: Definition) -> list[str]:
                 table=model.name,
                 natural_key=model.natural_key,
                 surrogate_key=model.key[0],
+                touched=among,
             )
         )
     own = f"dwh/models/{model.name}/checks.sql"
-    return [*found, statements.render(own)] if statements.exists(own) else found
+    return [*found, statements.render(own, touched=among)] if statements.exists(own) else found
 
 
 def _checks_context(model: Definition) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def copy_keys(
     connection.execute(sql.SQL("ANALYZE {}").format(table))
 
 
+def marked_keys(contract: TableContract) -> sql.Identifier:
+    """The temporary table that `mark` leaves of the keys that it marked, where there are any."""
+    return sql.Identifier(f"deleted_{contract.name}")
+
+
 def mark(
     connection: psycopg.Connection[Any], lake: Lake, contract: TableContract, manifest: Manifest
 ) -> list[Line]:
@@ -70,7 +75,7 @@ def mark(
         return []
     marked = 0
     if manifest.deleted:
-        name = sql.Identifier(f"deleted_{contract.name}")
+        name = marked_keys(contract)
         copy_keys(connection, name, contract, evidence(lake, manifest, contract), temporary=True)
         marked = connection.execute(
             sql.SQL(
@@ -114,7 +119,7 @@ def remove(
     connection.execute(
         sql.SQL("DELETE FROM dwh.{} AS m USING {} AS d WHERE {}").format(
             sql.Identifier(model.name),
-            sql.Identifier(f"deleted_{contract.name}"),
+            marked_keys(contract),
             _same("m", "d", own_key(model), contract.key),
         )
     )

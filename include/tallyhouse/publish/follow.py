@@ -33,6 +33,7 @@ from tallyhouse.models.definition import Totals
 from tallyhouse.models.digest import count_and_digest
 from tallyhouse.models.postgres import NO_GROUP
 from tallyhouse.publish.limits import Capacity, check_fits
+from tallyhouse.publish.phases import Phases
 from tallyhouse.publish.staging import read_rows, table_schema
 from tallyhouse.publish.target import Groups, RowsRefusedError, Target, task
 from tallyhouse.runs import mark_shown, published_runs, record_failure
@@ -135,13 +136,16 @@ def _change(
     whole: bool,
 ) -> list[Line]:
     """What a publish changes, compared and then shown."""
+    phases = Phases()
     shown = target.shown_runs()
     # Of two runs, the older one's increments would put its rows in the place of newer ones.
     last = max((number for number, run in enumerate(published) if run in shown), default=-1)
     left = [run for run in published[: last + 1] if run not in shown]
     applied = []
     for missing in published[last + 1 :]:
-        if (refusal := _apply(name, target, lake, pipeline, missing)) is None:
+        with phases("apply"):
+            refusal = _apply(name, target, lake, pipeline, missing)
+        if refusal is None:
             applied.append(missing)
         else:
             left.append(missing)
@@ -149,23 +153,28 @@ def _change(
             record_failure(connection, missing, refusal.failure(task(name)), target=name)
     refusal, copied = None, False
     if left or whole:
-        refusal = _copy(connection, name, target, lake, pipeline, run_id)
+        with phases("copy"):
+            refusal = _copy(connection, name, target, lake, pipeline, run_id)
         copied = refusal is None
     if applied or copied:
-        target.build_marts(pipeline)
+        with phases("marts"):
+            target.build_marts(pipeline)
     lines = []
     for model in pipeline.models:
-        rows, *sums = _compare(connection, name, target, model)
+        with phases("compare"):
+            rows, *sums = _compare(connection, name, target, model)
         # Of one model in each run, in turn, all; of the others what has changed.
         its_turn = model == pipeline.models[len(published) % len(pipeline.models)]
         changed = [f"increment/{model}/run={run}" for run in applied or [run_id]]
         parts = [key for prefix in changed for key in lake.keys(prefix) if key.endswith(".parquet")]
         most = sum(lake.row_count(key) for key in parts) > rows.left / 2
         some = None if copied or its_turn or most else parts
-        lines += [rows, *sums, *_digests(connection, name, target, lake, model, some)]
-    lines += [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+        with phases("digest"):
+            lines += [rows, *sums, *_digests(connection, name, target, lake, model, some)]
+    with phases("check marts"):
+        lines += [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
     with connection.transaction():
-        store.write(connection, run_id, pipeline.name, lines)
+        store.write(connection, run_id, pipeline.name, lines, [shown_in(name), mart_in(name)])
     if copied:
         refusal = _unfit(connection, target, pipeline)
     # What a target refuses holds up no other run; what differs without a reason is not shown.
@@ -173,9 +182,11 @@ def _change(
         check_closed(lines, run_id)
     runs = [*(left if copied else ()), *applied]
     if runs or copied:
-        target.show(pipeline, runs or [run_id])
+        with phases("show"):
+            target.show(pipeline, runs or [run_id])
         for run in runs:
             log.info("run %s is in %s", run, target.title)
+    log.info("%s: %s", run_id, phases)
     if refusal is not None:
         raise refusal
     return lines

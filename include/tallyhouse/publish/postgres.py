@@ -23,15 +23,23 @@ from tallyhouse.errors import TallyhouseError
 from tallyhouse.lake import Lake, Manifest, check_parts, find_manifests
 from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.models import definition
-from tallyhouse.models.load import table_of
+from tallyhouse.models.load import own_key, table_of
 from tallyhouse.models.postgres import checks, merge
 from tallyhouse.publish import deletes, staging
 from tallyhouse.publish import sql as statements
 from tallyhouse.publish.first_load import indexes_afterwards
 from tallyhouse.publish.limits import Capacity, check_fits
+from tallyhouse.publish.phases import Phases
 from tallyhouse.publish.remember import remember
 from tallyhouse.publish.target import load
-from tallyhouse.runs import lock_pipeline, mark_published, may_publish, promised_tables, staging_suffix
+from tallyhouse.runs import (
+    count_published,
+    lock_pipeline,
+    mark_published,
+    may_publish,
+    promised_tables,
+    staging_suffix,
+)
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +107,12 @@ def publish(
             check_parts(lake, manifest)
         staged = Staged(tables={}, models={}, digests={})
         lines: list[Line] = []
+        phases = Phases()
         with connection.transaction():
             follow_definitions(connection, pipeline, manifests)
         try:
-            _stage(connection, address, lake, pipeline, taken, run_id, report, staged, manifests)
+            with phases("stage"):
+                _stage(connection, address, lake, pipeline, taken, run_id, report, staged, manifests)
             with connection.transaction():
                 # Asked again: another try, or a later run, may have come in while this one was staging.
                 lock_pipeline(connection, pipeline.name)
@@ -112,27 +122,30 @@ def publish(
                 connection.execute("SET LOCAL work_mem = '128MB'")
                 for table in taken:
                     manifest = manifests[table.qualified_name]
-                    lines += _apply_table(
-                        connection, lake, table, manifest, report, staged.tables[table.name]
-                    )
-                    lines += deletes.mark(connection, lake, table, manifest)
-                    lines += remember(connection, table, manifest, staged.digests.get(table.name))
+                    with phases("ods"):
+                        lines += _apply_table(
+                            connection, lake, table, manifest, report, staged.tables[table.name]
+                        )
+                    with phases("deletes"):
+                        lines += deletes.mark(connection, lake, table, manifest)
+                    with phases("digests"):
+                        lines += remember(connection, table, manifest, staged.digests.get(table.name))
                     _move_watermark(connection, manifest)
-                for model in pipeline.models:
-                    lines += merge_model(connection, model, staged.models.get(model), manifests)
-                store.write(connection, run_id, pipeline.name, lines)
+                lines += _merge_models(connection, pipeline, staged, manifests, phases)
+                store.write(connection, run_id, pipeline.name, lines, [Hop.ODS_MODEL])
                 check_closed(lines, run_id)
                 mark_published(connection, run_id, pipeline.targets)
         except TallyhouseError:
             # Rolled back with everything else; what an operator needs to see is written again.
             with connection.transaction():
-                store.write(connection, run_id, pipeline.name, lines)
+                store.write(connection, run_id, pipeline.name, lines, [Hop.ODS_MODEL])
             raise
         finally:
             # On a lost connection the next publish of these tables clears up; the first error counts.
             with suppress(psycopg.OperationalError), connection.transaction():
                 tables = (*staged.tables.values(), *staged.models.values(), *staged.digests.values())
                 staging.drop(connection, tables)
+    log.info("%s: %s", run_id, phases)
     return lines
 
 
@@ -357,7 +370,7 @@ def _applied_totals(
 
 def merge_model(
     connection: psycopg.Connection[Any], model: str, staged: str | None, manifests: dict[str, Manifest]
-) -> list[Line]:
+) -> None:
     """Brings an increment into a model, and takes its deleted rows out.
 
     Args:
@@ -365,9 +378,6 @@ def merge_model(
         model: Its name.
         staged: The staging table of its increment; None where it has none.
         manifests: The batches, by the table's qualified name.
-
-    Returns:
-        The checks of the model on `ods`.
     """
     defined = definition(model)
     driver = table_of(defined, defined.driver)
@@ -376,11 +386,93 @@ def merge_model(
     if staged is not None:
         with indexes_afterwards(connection, "dwh", model, staged=staged) as bare:
             connection.execute(merge(defined, staging=f'staging."{staged}"', bare=bare).encode())
-    return [
-        Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right))
-        for statement in checks(defined)
-        for measure, left, right in connection.execute(statement.encode()).fetchall()
-    ]
+
+
+def check_model(connection: psycopg.Connection[Any], model: str, touched: str | None = None) -> list[Line]:
+    """The checks of a model on `ods`.
+
+    Args:
+        connection: To the warehouse.
+        model: Its name.
+        touched: A table with the keys that are looked at, None for all; their lines have the part `changed`.
+    """
+    lines = []
+    for statement in checks(definition(model), touched):
+        part = touched is not None and touched in statement
+        for measure, left, right in connection.execute(statement.encode()).fetchall():
+            parts = {"changed": Decimal(right)} if part else {}
+            lines.append(Line(model, Hop.ODS_MODEL, measure, Decimal(left), Decimal(right), parts))
+    return lines
+
+
+def _merge_models(
+    connection: psycopg.Connection[Any],
+    pipeline: PipelineContract,
+    staged: Staged,
+    manifests: dict[str, Manifest],
+    phases: Phases,
+) -> list[Line]:
+    turn = count_published(connection, pipeline.name)
+    lines = []
+    for number, model in enumerate(pipeline.models):
+        with phases("models"):
+            merge_model(connection, model, staged.models.get(model), manifests)
+        # Of one model in each run, in turn, all is looked at; of the others what has changed.
+        whole = turn % len(pipeline.models) == number
+        with phases("checks"):
+            if whole or _mostly_new(connection, model, staged):
+                touched = None
+            else:
+                touched = _touch(connection, model, staged, manifests)
+            lines += check_model(connection, model, touched)
+    return lines
+
+
+def _mostly_new(connection: psycopg.Connection[Any], model: str, staged: Staged) -> bool:
+    """Whether so much of a model came with the run that all of it is looked at as quickly.
+
+    By PostgreSQL's own estimates.
+    """
+    if model not in staged.models:
+        return False
+    increment, whole = (
+        connection.execute("SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (name,)).fetchone()
+        for name in (f'staging."{staged.models[model]}"', f'dwh."{model}"')
+    )
+    if whole is None or increment is None:
+        return True
+    if whole[0] < 0:  # never counted; that takes no longer for a long table
+        connection.execute(sql.SQL("ANALYZE dwh.{}").format(sql.Identifier(model)))
+        return _mostly_new(connection, model, staged)
+    return bool(2 * increment[0] > whole[0])
+
+
+def _touch(
+    connection: psycopg.Connection[Any], model: str, staged: Staged, manifests: dict[str, Manifest]
+) -> str:
+    """A temporary table of the keys whose rows of a model this run may have changed.
+
+    They are those of its increment, and, whatever that holds, those of the rows that were taken or deleted.
+    """
+    defined = definition(model)
+    driver = table_of(defined, defined.driver)
+    keys = sql.SQL(", ").join(map(sql.Identifier, driver.key))
+    own = sql.SQL(", ").join(map(sql.Identifier, own_key(defined)))
+    parts = [sql.SQL("SELECT {} FROM ods.{} WHERE FALSE").format(keys, sql.Identifier(driver.name))]
+    if increment := staged.models.get(model):
+        parts.append(sql.SQL("SELECT {} FROM staging.{}").format(own, sql.Identifier(increment)))
+    if taken := staged.tables.get(driver.name):
+        parts.append(sql.SQL("SELECT {} FROM staging.{}").format(keys, sql.Identifier(taken)))
+    if driver.qualified_name in manifests and manifests[driver.qualified_name].deleted:
+        parts.append(sql.SQL("SELECT {} FROM {}").format(keys, deletes.marked_keys(driver)))
+    name = f"touched_{model}"
+    connection.execute(
+        sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS {}").format(
+            sql.Identifier(name), sql.SQL(" UNION ").join(parts)
+        )
+    )
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(name)))
+    return f'pg_temp."{name}"'
 
 
 def _move_watermark(connection: psycopg.Connection[Any], manifest: Manifest) -> None:

@@ -31,7 +31,7 @@ from tallyhouse.ledger import ROWS, Line, check_closed
 from tallyhouse.migrate import fill_empty
 from tallyhouse.models import definition
 from tallyhouse.models.digest import count_and_digest
-from tallyhouse.publish.postgres import merge_model
+from tallyhouse.publish.postgres import check_model, merge_model
 from tallyhouse.publish.staging import copy_in, create, drop, table_schema
 from tallyhouse.runs import mark_published, open_run, staging_suffix
 from tallyhouse.servers import PostgresServer
@@ -192,11 +192,10 @@ def merge_all(
                 columns = table_schema(connection, "staging", staged[model])
             copy_in(address, staged[model], columns, lake.read_batches(parts))
     with connection.transaction():
-        lines = [
-            line
-            for model in pipeline.models
-            for line in merge_model(connection, model, staged.get(model), {})
-        ]
+        lines = []
+        for model in pipeline.models:
+            merge_model(connection, model, staged.get(model), {})
+            lines += check_model(connection, model)
         check_closed(lines, run_id)
         drop(connection, staged.values())
         mark_published(connection, run_id, ())

@@ -2,6 +2,7 @@
 -- What every model has to keep, derived from its definition: each live row of the table that it has rows of
 -- is one row (or one current version), with the same sums per group; no row is of anything else; and every
 -- key and every column that is a copy is what `ods` and the dimensions say, worked out here once more.
+-- With `touched`, a table of keys of that table, only rows of these keys are looked at.
 -- Returns (measure, left_value, right_value); a check holds where both agree.
 WITH source AS (
     SELECT
@@ -15,7 +16,7 @@ WITH source AS (
 {% for join in joins if by and "JOIN ods." in join %}
     {{ join }}
 {% endfor %}
-    WHERE "{{ driver }}"._deleted_at IS NULL
+    WHERE "{{ driver }}"._deleted_at IS NULL{{ touched(driver_key | map("last"), driver) }}
     GROUP BY 1
 ),
 
@@ -28,9 +29,7 @@ target AS (
 {%- endfor %}
 
     FROM dwh."{{ table }}" AS model
-{% if members %}
-    WHERE {{ members }}
-{% endif %}
+    WHERE {{ members or "TRUE" }}{{ touched(driver_key | map("first"), "model") }}
     GROUP BY 1
 ),
 
@@ -60,9 +59,7 @@ wrong AS (
 {% for join in joins %}
     {{ join }}
 {% endfor %}
-{% if members %}
-    WHERE {{ members }}
-{% endif %}
+    WHERE {{ members or "TRUE" }}{{ touched(driver_key | map("first"), "model") }}
 )
 
 SELECT

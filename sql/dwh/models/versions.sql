@@ -10,7 +10,7 @@ WITH versions AS (
         coalesce(lag(valid_to) OVER member, '1900-01-01 00:00:00+00') AS previous_valid_to,
         lead(valid_from) OVER member IS NULL AS is_last
     FROM dwh."{{ table }}"
-    WHERE "{{ surrogate_key }}" != -1
+    WHERE "{{ surrogate_key }}" != -1{{ touched([natural_key]) }}
     WINDOW member AS (PARTITION BY "{{ natural_key }}" ORDER BY valid_from)
 )
 

@@ -31,7 +31,7 @@ WITH live AS (
             updated_at DESC,
             id DESC
     ) AS home ON customer.id = home.customer_id
-    WHERE customer._deleted_at IS NULL
+    WHERE customer._deleted_at IS NULL{{ touched(["id"], "customer") }}
 )
 
 SELECT

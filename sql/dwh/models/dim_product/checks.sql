@@ -19,7 +19,7 @@ WITH live AS (
             updated_at DESC,
             id DESC
     ) AS price ON product.id = price.product_id
-    WHERE product._deleted_at IS NULL
+    WHERE product._deleted_at IS NULL{{ touched(["id"], "product") }}
 )
 
 SELECT
