@@ -57,6 +57,7 @@ _ERRORS: tuple[type[Exception], ...] = (
 )
 _NEWER = "newer than the watermark"
 _UNSEEN = "changed without its cursor; the next run compares it"
+_CAME = "came since; the next run takes it"
 _DELETED = "deleted since; the next run marks it"
 _IGNORED = "deleted in the source, which the contract ignores"
 _POLICY = "policy"
@@ -267,7 +268,8 @@ def _why_other(
     if held and _by_policy(contract, replacing, its, held[0]):
         return _POLICY
     if was_taken is None:
-        return _UNSEEN if is_known and not held else None
+        # With a cursor, a row that is older than the watermark should have been taken.
+        return _CAME if is_known and not held and contract.cursor is None else None
     return _UNSEEN if held and int(its[2]) != was_taken else None
 
 

@@ -92,14 +92,26 @@ def test_what_was_altered_is_named(nights: Nights) -> None:
         "INSERT INTO ods.things SELECT 5000, name, amount, note, updated_at, _snapshot, _run FROM "
         "ods.things WHERE id = 8",
     )
+    # As a row looks that an extraction lost: older than the watermark, and in the source alone.
+    nights.fill(1, first=6_000, at="2019-01-01 00:00:00")
     found = compared(nights)
     assert sorted(found.keys) == [
         "id=1234: missing in ods",
         "id=2999: 2 times in ods",
         "id=5000: not in the source, and never taken from it",
+        "id=6000: missing in ods",
         "id=7: differs in ods",
     ]
-    assert (found.explained, found.unexplained.total()) == ({}, 4)
+    assert (found.explained, found.unexplained.total()) == ({}, 5)
+
+
+def test_without_a_cursor_what_came_since_is_explained(nights: Nights) -> None:
+    nights.table = replace(nights.table, cursor=None)
+    nights.fill(100)
+    nights.run()
+    nights.fill(1, first=6_000, at="2019-01-01 00:00:00")
+    found = compared(nights)
+    assert (found.explained, found.unexplained) == ({"came since; the next run takes it": 1}, {})
 
 
 def test_of_many_keys_twenty_are_named(nights: Nights) -> None:
