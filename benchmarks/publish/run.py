@@ -1,16 +1,16 @@
-"""Measures runs of one large table and their publishing, beside COPY of the same rows.
+"""Measures whole runs and publishing, beside COPY of the same rows.
 
     python -m benchmarks.publish.run                  # 1,000,000 rows
     python -m benchmarks.publish.run --rows 10000000
 
-on a stack of its own in `.local/bench/publish`: the pancake pipeline, whose table, fact and mart get so many
-rows. The cases, added to `build/bench.json`:
+on a stack of its own in `.local/bench/publish`. The cases, added to `build/bench.json`:
 
-- `run-full`: the first run, which takes all rows; `run-1pct`: one row in a hundred has changed; `run-none`:
-  none has, so what it takes is what every run costs;
-- `publish-postgres`: the task that publishes `run-full` into PostgreSQL. Floor: COPY of the rows of `ods` and
-  of the fact that it brought, into tables with the same keys and indexes;
-- `publish-clickhouse`: the task that brings them into ClickHouse, its start and its comparisons included.
+- `publish-postgres`: the task that publishes the first run of the pancake pipeline into PostgreSQL: so many
+  rows of a table, a dimension and a fact. Floor: COPY of the same rows into tables with the same keys and
+  indexes;
+- `publish-clickhouse`: the task that brings its models into ClickHouse, start and comparisons included;
+- `run-full`: the first run of TechMarket with about so many rows in all; `run-1pct`: two business days later,
+  about one row in a hundred; `run-none`: nothing changed, so what it takes is what every run costs.
 
 A run's `phases` are its tasks, and within the publishing tasks what their log says. What of these compares
 rows is its `verification`.
@@ -33,14 +33,15 @@ from benchmarks.results import keep
 from benchmarks.run.run import measure, start_anew
 from scripts.stack import lifecycle, readiness
 from scripts.stack.context import Stack, StackError, console
+from scripts.stack.demo import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "build" / "bench.json"
 PORT_OFFSET = "22000"
 FOLDER = ".local/bench/publish"
-DAG = "pancake_nightly"
-FILLED = (("ods", "pancakes"), ("dwh", "fact_pancake_rating"))
-"""What a run of the pipeline fills in PostgreSQL."""
+PANCAKE, TECHMARKET = "pancake_nightly", "techmarket_nightly"
+FILLED = (("ods", "pancakes"), ("dwh", "dim_pancake"), ("dwh", "fact_pancake_rating"))
+"""What a run of the pancake pipeline fills in PostgreSQL."""
 PUBLISHING = {"publish.warehouse": "publish-postgres", "publish.clickhouse": "publish-clickhouse"}
 VERIFICATION = {"deletes", "checks", "compare", "digest", "check marts"}
 ROUNDS = 3
@@ -55,22 +56,14 @@ def fill(stack: Stack, rows: int) -> None:
             "INSERT INTO pancakes "
             "(name, fluffiness_level, syrup_type, is_buttery, magical_factor, created_at, taste_notes) "
             "SELECT 'pancake ' || n, 1 + n % 10, (ARRAY['maple', 'honey', 'none'])[1 + n % 3], n % 2 = 0, "
-            "n / 7.0, '2026-01-01'::timestamptz + n * interval '1 second', "
+            "n % 70000 / 7.0, '2026-01-01'::timestamptz + n * interval '1 second', "
             f"nullif('note ' || n % 40, 'note 0') FROM generate_series(1, {rows:d}) AS n"
         )
 
 
-def change(stack: Stack) -> None:
-    """Changes one row in a hundred."""
-    with readiness.postgres_connection(stack.settings, stack.settings.pancake_db) as connection:
-        connection.execute(
-            "UPDATE pancakes SET fluffiness_level = 1 + (fluffiness_level + 3) % 10 WHERE id % 100 = 7"
-        )
-
-
-def run(stack: Stack, case: str, rows: int) -> Row:
-    """Runs the pipeline once; its seconds, and where they went."""
-    *parts, total = measure(stack, case, [DAG])
+def run(stack: Stack, case: str, dag_id: str, rows: int) -> Row:
+    """Runs a pipeline once; its seconds, and where they went."""
+    *parts, total = measure(stack, case, [dag_id])
     phases = {part["part"]: part["seconds"] for part in parts}
     compared = [phases[part] for part in phases if part.partition(": ")[2] in VERIFICATION]
     return {
@@ -121,15 +114,18 @@ def cases(stack: Stack, rows: int) -> list[Row]:
     start_anew(stack)
     with console.status(f"{rows:,} pancakes"):
         fill(stack, rows)
-    full = run(stack, "run-full", rows)
-    published = [
-        {**full, "case": case, "seconds": full["phases"][task], "phases": {}}
+    pancakes = run(stack, "publish", PANCAKE, rows)
+    found = [
+        {**pancakes, "case": case, "seconds": pancakes["phases"][task], "phases": {}}
         for task, case in PUBLISHING.items()
     ]
-    floor = copy_floor(stack, rows)
-    change(stack)
-    changed = run(stack, "run-1pct", rows)
-    return [full, changed, run(stack, "run-none", rows), floor, *published]
+    found.append(copy_floor(stack, rows))
+    with console.status(f"TechMarket, about {rows:,} rows"):
+        tool(stack, "techmarket", "data", "--replace", "--scale", str(rows / 1_000_000))
+    found.append(run(stack, "run-full", TECHMARKET, rows))
+    for _ in range(2):
+        tool(stack, "techmarket", "day")
+    return [*found, *(run(stack, case, TECHMARKET, rows) for case in ("run-1pct", "run-none"))]
 
 
 def show(found: list[Row]) -> None:
