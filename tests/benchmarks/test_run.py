@@ -7,9 +7,9 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
-
+from benchmarks.results import keep
 from benchmarks.run import run
+from tallyhouse.publish.phases import Phases
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -36,12 +36,21 @@ def test_the_peak_of_a_part_is_that_of_its_time() -> None:
     assert memory.peak(None, None) == 0
 
 
-def test_a_case_replaces_what_was_measured_of_it_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run, "RESULT", tmp_path / "build" / "bench-run.json")
+def test_a_case_replaces_what_was_measured_of_it_before(tmp_path: Path) -> None:
+    file = tmp_path / "build" / "bench-run.json"
     full, day = ({"case": case, "part": "total", "seconds": 2.5, "peak_mb": 7} for case in ("full", "day"))
-    run.keep([full])
-    run.keep([day])
-    run.keep([full | {"seconds": 1.0}])
-    assert json.loads(run.RESULT.read_text()) == [day, full | {"seconds": 1.0}]
+    keep(file, [full])
+    keep(file, [day])
+    keep(file, [full | {"seconds": 1.0}])
+    assert json.loads(file.read_text()) == [day, full | {"seconds": 1.0}]
+
+
+def test_the_phases_of_a_publish_are_those_of_its_log() -> None:
+    phases = Phases()
+    for phase in ("stage", "check marts", "stage"):
+        with phases(phase):
+            pass
+    log = [{"event": "run r is in ClickHouse"}, {"event": f"techmarket-20260101T000000-0a1b: {phases}"}, {}]
+    assert list(run.phases(log)) == ["stage", "check marts", "rest"]
+    assert run.phases([{"event": "x: stage 1.50 s, rest 0.25 s"}]) == {"stage": 1.5, "rest": 0.25}
+    assert run.phases(log[:1]) == {}
