@@ -29,7 +29,7 @@ from tallyhouse.extract.stream import SnapshotStatement, SourceQuery, SourceStre
 from tallyhouse.servers import MySqlServer
 
 _SAID = "_said"
-BATCH_ROWS, BATCH_BYTES = 25_000, 8 << 20
+BATCH_ROWS, BATCH_BYTES = 25_000, 2 << 20
 """What a batch holds at most, as far as the source can tell beforehand."""
 _READ = (
     # Where each of them keeps it; a comment to the other one.

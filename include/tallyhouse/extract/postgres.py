@@ -20,6 +20,9 @@ from tallyhouse.extract.stream import SnapshotStatement, SourceQuery, SourceStre
 
 __all__ = ["Error", "open_stream"]
 
+BATCH_BYTES = 4 << 20
+"""What a batch holds, about; the driver's own size is four times that."""
+
 
 def open_stream(
     address: str, contract: TableContract, watermark: datetime | None, keys: Collection[int] | None = None
@@ -90,6 +93,7 @@ def _read(
     held: ExitStack, cursor: Any, query: str, table: str, queries: list[SourceQuery]
 ) -> Iterator[pa.RecordBatch]:
     with held, _asked("rows", cursor.connection, query, table, queries):
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
         cursor.execute(query)
         try:
             yield from cursor.fetch_record_batch()
