@@ -41,10 +41,11 @@ from tallyhouse.extract.statement import (
     row_number,
 )
 from tallyhouse.lake import Lake
+from tallyhouse.ledger import ROWS
 from tallyhouse.models import definition
 from tallyhouse.models.digest import count_and_digest, number
-from tallyhouse.models.postgres import checks
 from tallyhouse.publish import target as targets
+from tallyhouse.publish.postgres import check_model
 from tallyhouse.publish.target import LakeAccess, Place
 from tallyhouse.servers import MySqlServer, PostgresServer, warehouse
 from tallyhouse.settings import ROOT, Settings, SettingsError, load_settings
@@ -338,12 +339,11 @@ def _named(contract: TableContract, values: tuple[Any, ...], k: int) -> str:
 def compare_checks(connection: psycopg.Connection[Any], model: str) -> Compared:
     """A model's own checks on `ods`, over all its rows."""
     found = Compared(model, "ods=model")
-    for statement in checks(definition(model)):
-        for measure, left, right in connection.execute(statement.encode()).fetchall():
-            if measure == "rows":
-                found.left, found.right = int(left), int(right)
-            if left != right:
-                found.broken(f"{measure}: {left} != {right}")
+    for line in check_model(connection, model):
+        if line.measure == ROWS:
+            found.left, found.right = int(line.left), int(line.right)
+        if not line.closed:
+            found.broken(f"{line.measure}: {line.left} != {line.right}")
     return found
 
 

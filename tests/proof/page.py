@@ -12,13 +12,13 @@ JSON, PAGE = ROOT / "build/proof.json", ROOT / "docs/proof.md"
 HEAD = """\
 # What was proved by killing it
 
-Written by `make proof`; do not edit. A run of the pancake pipeline is struck at a durable write, which
+Written by `make proof`; do not edit. A run of the pancake pipeline is interrupted at a durable write, which
 proxies before the stores find by themselves: its processes are killed (SIGKILL), its connection is cut,
 or both stand still (SIGSTOP) and wake after their successor; or a server dies under it. Then it is
 tried again, or a new run takes over, and an oracle that imports nothing of the product compares source,
 `ods`, star schema, ClickHouse and mart row by row. Meanwhile two readers poll both stores for a state
 that is not of a whole run. [Decision 27](decisions/0027-the-kill-proof.md) says how, and what is not in
-it. Each line is what was seen when it was last run; a write that is not here has not been struck yet.
+it. Each line is what was seen when it was last run; a write that is not here has not been tried yet.
 
 `reached` says that the write came about once more: the order in which Spark's tasks write is not the
 same in each run.
@@ -39,10 +39,15 @@ def add(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
+def wrong(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What left a difference, or was seen by a reader."""
+    return [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")]
+
+
 def render(said: list[dict[str, Any]]) -> str:
     """The page."""
-    wrong = [one for one in said if one["result"] != "ok" or not one["readers_saw"].startswith("whole")]
-    lines = [HEAD, f"{len(said)} blows, {len(wrong)} left a difference or were seen by a reader.", ""]
+    seen = f"{len(said)} interruptions, {len(wrong(said))} left a difference or were seen by a reader."
+    lines = [HEAD, seen, ""]
 
     def kind(one: dict[str, Any]) -> str:
         return str(one["death"]).partition(",")[0]

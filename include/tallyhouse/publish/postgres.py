@@ -435,16 +435,16 @@ def _mostly_new(connection: psycopg.Connection[Any], model: str, staged: Staged)
     """
     if model not in staged.models:
         return False
-    increment, whole = (
-        connection.execute("SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (name,)).fetchone()
-        for name in (f'staging."{staged.models[model]}"', f'dwh."{model}"')
-    )
-    if whole is None or increment is None:
-        return True
-    if whole[0] < 0:  # never counted; that takes no longer for a long table
+
+    def counted(name: str) -> float:
+        row = connection.execute(
+            "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (name,)
+        ).fetchone()
+        return row[0] if row else -1
+
+    if counted(f'dwh."{model}"') < 0:  # never; that takes no longer for a long table
         connection.execute(sql.SQL("ANALYZE dwh.{}").format(sql.Identifier(model)))
-        return _mostly_new(connection, model, staged)
-    return bool(2 * increment[0] > whole[0])
+    return 2 * counted(f'staging."{staged.models[model]}"') > counted(f'dwh."{model}"')
 
 
 def _touch(

@@ -12,6 +12,7 @@ from tallyhouse.contracts import TableContract
 from tallyhouse.extract.keys import ods_number
 from tallyhouse.lake import Manifest
 from tallyhouse.ledger import Hop, Line
+from tallyhouse.publish.deletes import marked_keys
 
 
 def remember(
@@ -43,7 +44,7 @@ def remember(
     if manifest.deleted and _exists(connection, contract):
         connection.execute(
             sql.SQL("DELETE FROM {} AS r USING {} AS d WHERE r.k = {}").format(
-                table, sql.Identifier(f"deleted_{contract.name}"), sql.SQL(ods_number(contract, "d"))
+                table, marked_keys(contract), sql.SQL(ods_number(contract, "d"))
             )
         )
     return _note_compared(connection, contract, manifest)
