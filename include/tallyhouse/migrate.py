@@ -32,21 +32,28 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.publish.target import Place, known, load
+from tallyhouse.publish.target import Migrations, Place, known, load
 from tallyhouse.servers import PostgresServer
 from tallyhouse.settings import ROOT, Settings, SettingsError, load_settings
 
 SQL = ROOT / "sql"
 VERSION_TABLE = "schema_version"
-CREATE_ETL = "CREATE SCHEMA IF NOT EXISTS etl"
+WAREHOUSE = Migrations(
+    lambda place: URL.create(
+        "postgresql+psycopg", place.user, place.password, place.host, place.port, place.database
+    ),
+    "etl",
+    "CREATE SCHEMA IF NOT EXISTS etl",
+)
 LOCK = 0x7A11_7045  # any number that nothing else in the warehouse locks
 
 
 def run_sql_beside(revision_file: str) -> None:
     """Runs the SQL file that has a revision's name; called by the revision's ``upgrade()``."""
     connection = op.get_bind()
+    adapt = context.config.attributes["adapt"]
     for statement in sqlparse.split(Path(revision_file).with_suffix(".sql").read_text(encoding="utf-8")):
-        _execute(connection, statement.rstrip(";"))
+        _execute(connection, adapt(connection, statement.rstrip(";")))
 
 
 def run_environment() -> None:
@@ -71,7 +78,7 @@ def migrate_warehouse(settings: Settings, *, dry_run: bool = False) -> list[str]
         TallyhouseError: The server cannot be reached, or a migration fails; nothing is then changed.
     """
     with _warehouse(settings) as connection:
-        applied = _upgrade(connection, "dwh", schema="etl", create=CREATE_ETL, dry_run=dry_run)
+        applied = _upgrade(connection, "dwh", WAREHOUSE, dry_run=dry_run)
         if not dry_run:
             _grant(connection, settings.dwh_reader_user)
         return applied
@@ -85,7 +92,7 @@ def fill_empty(server: PostgresServer) -> None:
     """
     engine = create_engine("postgresql+psycopg://", creator=server.connect, poolclass=NullPool)
     with _one_line_errors("the database of the rebuild"), engine.begin() as connection:
-        _upgrade(connection, "dwh", schema="etl", create=CREATE_ETL, dry_run=False)
+        _upgrade(connection, "dwh", WAREHOUSE, dry_run=False)
 
 
 def migrate_target(settings: Settings, name: str, *, dry_run: bool = False) -> list[str]:
@@ -111,7 +118,7 @@ def migrate_target(settings: Settings, name: str, *, dry_run: bool = False) -> l
         _one_line_errors(f"{target.title} {place.host}:{place.port}", *target.errors),
         create_engine(way.url(place), poolclass=NullPool).connect() as connection,
     ):
-        return _upgrade(connection, name, schema=way.schema, create=way.create, dry_run=dry_run)
+        return _upgrade(connection, name, way, dry_run=dry_run)
 
 
 def stores() -> dict[str, Callable[..., list[str]]]:
@@ -122,14 +129,14 @@ def stores() -> dict[str, Callable[..., list[str]]]:
 @contextmanager
 def _warehouse(settings: Settings) -> Iterator[Connection]:
     """A transaction on PostgreSQL that holds the migrations' lock to its end."""
-    url = URL.create(
-        "postgresql+psycopg",
-        settings.dwh_user,
-        settings.dwh_password,
+    place = Place(
         settings.postgres_host,
         settings.postgres_port,
+        settings.dwh_user,
+        settings.dwh_password,
         settings.dwh_db,
     )
+    url = WAREHOUSE.url(place)
     where = f"PostgreSQL {settings.postgres_host}:{settings.postgres_port}/{settings.dwh_db}"
     with _one_line_errors(where), create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
@@ -149,20 +156,20 @@ def _one_line_errors(where: str, *others: type[Exception]) -> Iterator[None]:
         ) from error
 
 
-def _upgrade(connection: Connection, folder: str, *, schema: str, create: str, dry_run: bool) -> list[str]:
-    """Applies what is pending of ``sql/<folder>/migrations``; the version table lives in `schema`."""
+def _upgrade(connection: Connection, folder: str, way: Migrations, *, dry_run: bool) -> list[str]:
+    """Applies what is pending of ``sql/<folder>/migrations``; the version table lives in the way's schema."""
     config = Config()
     config.set_main_option("script_location", str(SQL))  # where env.py is
     config.set_main_option("version_locations", str(SQL / folder / "migrations"))
     config.set_main_option("path_separator", "newline")
-    options: dict[str, Any] = {"version_table": VERSION_TABLE, "version_table_schema": schema}
-    config.attributes.update(connection=connection, options=options)
+    options: dict[str, Any] = {"version_table": VERSION_TABLE, "version_table_schema": way.schema}
+    config.attributes.update(connection=connection, options=options, adapt=way.adapt)
 
     current = MigrationContext.configure(connection, opts=options).get_current_heads()
     pending = [*ScriptDirectory.from_config(config).iterate_revisions("heads", current)][::-1]
     if pending and not dry_run:
         # The version table is Alembic's own first act, before the revision that makes its schema.
-        _execute(connection, create)
+        _execute(connection, way.create)
         command.upgrade(config, "heads")
     return [_label(script) for script in pending]
 

@@ -1,11 +1,13 @@
-"""Compares live sources with `ods`, and the star schema with ClickHouse, without a run and writing nothing.
+"""Compares live sources with `ods`, and the star schema with the targets, without a run and writing nothing.
 
     make reconcile [PIPELINE=techmarket] [TABLE=orders.orders] [SQL=1]
     python -m tallyhouse.reconcile [--pipeline NAME] [--table NAME] [--json | --sql]
 
 Each side is counted and digested in buckets of keys, by its own engine, in one snapshot. Only of buckets that
-differ are rows' digests fetched, in the order of their keys, and met side by side, so that memory does not
-grow with the table. Each difference is explained, or its key is named.
+differ are rows' digests fetched, in the order of their keys, and met side by side (`publish.differing`), so
+that memory does not grow with the table. Each difference is explained, or its key is named.
+
+What a run took of a source's row is what the warehouse remembers of it, or what raw holds.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import batched, islice
 from typing import Any
 
 import mysql.connector
@@ -26,9 +28,9 @@ from psycopg import sql
 
 from tallyhouse.contracts import Column, PipelineContract, SourceContract, TableContract, load_pipeline
 from tallyhouse.errors import TallyhouseError, first_line
-from tallyhouse.extract.deletes import BUCKET_ROWS, MOST_BUCKETS
 from tallyhouse.extract.digest import total
 from tallyhouse.extract.keys import FETCH, Snapshot, ods_number, ods_row, ods_value
+from tallyhouse.extract.raw_digest import raw_row_digests_ordered
 from tallyhouse.extract.statement import (
     SESSION,
     build,
@@ -40,18 +42,31 @@ from tallyhouse.extract.statement import (
     row_as_ods,
     row_number,
 )
-from tallyhouse.lake import Lake
-from tallyhouse.ledger import ROWS
+from tallyhouse.lake import Lake, find_manifests
+from tallyhouse.ledger import ROWS, mart_in, shown_in
 from tallyhouse.models import definition
-from tallyhouse.models.digest import count_and_digest, number
+from tallyhouse.models.digest import count_and_digest
+from tallyhouse.models.load import own_key
 from tallyhouse.publish import target as targets
+from tallyhouse.publish.differing import (
+    SHOWN,
+    Buckets,
+    Difference,
+    bucket_count,
+    bucketed,
+    compare_buckets,
+    compare_target,
+    differences,
+    side_by_side,
+    stream,
+    unlike_ods,
+)
+from tallyhouse.publish.follow import check_mart
 from tallyhouse.publish.postgres import check_model
-from tallyhouse.publish.target import LakeAccess, Place
+from tallyhouse.publish.target import LakeAccess, Place, Target
 from tallyhouse.servers import MySqlServer, PostgresServer, warehouse
 from tallyhouse.settings import ROOT, Settings, SettingsError, load_settings
 
-SHOWN = 20
-"""Keys of a table that are named."""
 _ERRORS: tuple[type[Exception], ...] = (
     *(psycopg.Error, mysql.connector.Error, OSError),
     *targets.errors(),
@@ -62,7 +77,7 @@ _CAME = "came since; the next run takes it"
 _DELETED = "deleted since; the next run marks it"
 _IGNORED = "deleted in the source, which the contract ignores"
 _POLICY = "policy"
-_BEHIND = "the target does not show the last run yet"
+_BEHIND = "of a run that the target does not show yet"
 
 
 @dataclass
@@ -114,7 +129,7 @@ class Compared:
 
 
 def compare_source(
-    source: Any, dialect: str, connection: psycopg.Connection[Any], contract: TableContract
+    source: Any, dialect: str, connection: psycopg.Connection[Any], lake: Lake, contract: TableContract
 ) -> Compared:
     """Compares a table with `ods`; the warehouse's snapshot is older, so that a run between is no difference.
 
@@ -122,6 +137,7 @@ def compare_source(
         source: An open DB-API connection to the source.
         dialect: `mysql` or `postgres`.
         connection: To the warehouse, in a transaction that reads one snapshot.
+        lake: Where raw is.
         contract: The table.
     """
     found = Compared(contract.qualified_name, "source=ods")
@@ -131,17 +147,18 @@ def compare_source(
             sql.Identifier(contract.name)
         ),
     )
-    buckets = max(1, min(MOST_BUCKETS, live // BUCKET_ROWS))
+    count = bucket_count(live)
     snapshot = Snapshot(source, dialect, contract)
     try:
-        there = _buckets(_fetch(snapshot, _bucketed(_source_rows(dialect, contract), buckets, "MOD(k, {})")))
-        here = _buckets(connection.execute(_bucketed(_ods_rows(contract), buckets, "mod(k, {})").encode()))
-        found.left, found.right = (sum(one[0] for one in side.values()) for side in (there, here))
-        differing = sorted(b for b in there.keys() | here.keys() if there.get(b) != here.get(b))
-        if differing and contract.has_key:
-            _explain(snapshot, connection, contract, buckets, differing, found)
-        elif differing:
-            found.broken("rows differ, and without a key none can be named", rows=len(differing))
+        snapshot.cursor.execute(bucketed(_source_rows(dialect, contract), count))
+        there = snapshot.cursor.fetchall()
+        here = connection.execute(bucketed(_ods_rows(contract), count).encode()).fetchall()
+        buckets = compare_buckets(count, there, here)
+        found.left, found.right = buckets.left, buckets.right
+        if buckets.differing and contract.has_key:
+            _explain(snapshot, connection, lake, contract, buckets, found)
+        elif buckets.differing:
+            found.broken("rows differ, and without a key none can be named", rows=len(buckets.differing))
     finally:
         snapshot.close()
     return found
@@ -163,31 +180,16 @@ def _ods_rows(contract: TableContract) -> str:
     )
 
 
-def _bucketed(rows: str, buckets: int, bucket: str) -> str:
-    return f"SELECT {bucket.format(buckets)} AS b, COUNT(*), SUM(k), SUM(d) FROM ({rows}) AS x GROUP BY 1"
-
-
-def _buckets(rows: Iterable[tuple[Any, ...]]) -> dict[int, tuple[int, int, int]]:
-    return {int(b): (int(count), int(keys), int(digests)) for b, count, keys, digests in rows}
-
-
-def _fetch(snapshot: Snapshot, query: str) -> list[tuple[Any, ...]]:
-    snapshot.cursor.execute(query)
-    rows: list[tuple[Any, ...]] = snapshot.cursor.fetchall()
-    return rows
-
-
 def _explain(
     snapshot: Snapshot,
     connection: psycopg.Connection[Any],
+    lake: Lake,
     contract: TableContract,
-    buckets: int,
-    differing: list[int],
+    buckets: Buckets,
     found: Compared,
 ) -> None:
     """Meets the rows of buckets that differ, key by key."""
     dialect = snapshot.dialect
-    wanted = ", ".join(map(str, differing))
     mark = connection.execute(
         "SELECT watermark FROM etl.watermark WHERE source = %s AND table_name = %s",
         (contract.source, contract.name),
@@ -205,28 +207,17 @@ def _explain(
         *(carried(dialect, contract, contract.column(name)) for name in contract.key),
         *(in_full(dialect, contract, column) for column in replacing),
     ]
-    there = snapshot.stream(
-        ", ".join(source_columns), f"MOD({snapshot.number}, {buckets}) IN ({wanted}) ORDER BY 1"
-    )
-    remembered = _row(
-        connection, sql.SQL("SELECT to_regclass({})").format(sql.Literal(f"digest.{contract.name}"))
-    )[0]
-    was = f'digest."{contract.name}"' if remembered else "(SELECT 0::bigint AS k, 0::bigint AS d LIMIT 0)"
+    there = snapshot.stream(", ".join(source_columns), f"{buckets.those(snapshot.number)} ORDER BY 1")
     ods_columns = [
         *(f"{ods_number(contract)} AS k", f"{ods_row(contract)} AS d"),
         f"{ods_row(contract, others)} AS other",
         *(f"{ods_value(contract.column(n))} AS key_{i}" for i, n in enumerate(contract.key)),
         *(f"{_held(column)} AS held_{i}" for i, column in enumerate(replacing)),
     ]
-    names = [f"o.key_{i}" for i, _ in enumerate(contract.key)] + [
-        f"o.held_{i}" for i, _ in enumerate(replacing)
-    ]
-    query = (
-        f"SELECT coalesce(o.k, r.k) AS k, o.d, r.d, o.other, {', '.join(names)} "
-        f"FROM (SELECT {', '.join(ods_columns)} "
-        f'FROM ods."{contract.name}" AS o WHERE o._deleted_at IS NULL) AS o '
-        f"FULL JOIN {was} AS r ON r.k = o.k "
-        f"WHERE mod(coalesce(o.k, r.k), {buckets}) IN ({wanted}) ORDER BY 1"
+    held_rows = stream(
+        connection,
+        f'SELECT {", ".join(ods_columns)} FROM ods."{contract.name}" AS o '
+        f"WHERE o._deleted_at IS NULL AND {buckets.those(ods_number(contract))} ORDER BY 1",
     )
     missing = {
         int(key)
@@ -235,18 +226,18 @@ def _explain(
             (contract.source, contract.name),
         ).fetchall()
     }
-    for k, its, ours in _side_by_side(there, _stream(connection, query)):
-        was_taken = ours[0][2] if ours else None
-        held = [row for row in ours if row[1] is not None]
+    taken = _taken(connection, lake, contract, buckets)
+    for k, (its, held, was) in side_by_side(there, held_rows, taken or ()):
+        was_taken = int(was[0][1]) if was else None
         if len(its) == len(held) == 1 and int(its[0][1]) == held[0][1]:
             continue
-        key = _named(contract, its[0][5:] if its else held[0][4:] if held else (), k)
+        key = _named(contract, its[0][5:] if its else held[0][3:] if held else (), k)
         if len(held) > 1:
             found.broken(f"{len(held)} times in ods", key, len(held) - 1)
         elif len(its) > 1:
             found.broken(f"{len(its)} times in the source", key, len(its) - 1)
         elif its:
-            why = _why_other(contract, replacing, its[0], held, was_taken, is_known=bool(remembered))
+            why = _why_other(contract, replacing, its[0], held, was_taken, is_known=taken is not None)
             found.note(why, "differs in ods" if held else "missing in ods", key)
         elif held:
             why = _DELETED if was_taken is not None or k in missing else None
@@ -257,8 +248,8 @@ def _explain(
 def _why_other(
     contract: TableContract,
     replacing: list[Column],
-    its: tuple[Any, ...],
-    held: list[tuple[Any, ...]],
+    its: Sequence[Any],
+    held: Sequence[Sequence[Any]],
     was_taken: int | None,
     *,
     is_known: bool,
@@ -284,13 +275,13 @@ def _held(column: Column) -> str:
 
 
 def _by_policy(
-    contract: TableContract, replacing: list[Column], its: tuple[Any, ...], held: tuple[Any, ...]
+    contract: TableContract, replacing: list[Column], its: Sequence[Any], held: Sequence[Any]
 ) -> bool:
     """Whether a row is the source's, but for values that its columns cannot hold and what stands for them."""
     first = len(contract.key)
-    if not replacing or int(its[4]) != held[3]:
+    if not replacing or int(its[4]) != held[2]:
         return False
-    for column, value, ours in zip(replacing, its[5 + first :], held[4 + first :], strict=True):
+    for column, value, ours in zip(replacing, its[5 + first :], held[3 + first :], strict=True):
         if value is not None and not column.type.holds(str(value)):
             if ours != []:
                 return False
@@ -299,35 +290,36 @@ def _by_policy(
     return True
 
 
-def _side_by_side(
-    left: Iterable[tuple[Any, ...]], right: Iterable[tuple[Any, ...]]
-) -> Iterator[tuple[int, list[tuple[Any, ...]], list[tuple[Any, ...]]]]:
-    """Rows of either side by their first column, by which both are in order."""
-    sides = [iter(groupby(rows, key=lambda row: int(row[0]))) for rows in (left, right)]
+def _taken(
+    connection: psycopg.Connection[Any], lake: Lake, contract: TableContract, buckets: Buckets
+) -> Iterator[Sequence[Any]] | None:
+    """Key and digest of each row that was taken, of buckets that differ, in the order of keys.
 
-    def following(side: Iterator[tuple[int, Iterator[tuple[Any, ...]]]]) -> Any:
-        one = next(side, None)
-        return (one[0], list(one[1])) if one else None
+    Returns:
+        As the warehouse remembers them; else as raw has them; None where neither knows of all rows.
+    """
+    there = sql.SQL("SELECT to_regclass({})").format(sql.Literal(f"digest.{contract.name}"))
+    if _row(connection, there)[0]:
+        query = f'SELECT k, d FROM digest."{contract.name}" WHERE {buckets.those("k")} ORDER BY 1'
+        return stream(connection, query)
+    runs = connection.execute(
+        "SELECT run_id FROM etl.run WHERE status = 'published' AND %s = ANY(tables) "
+        "ORDER BY published_at DESC",
+        (contract.name,),
+    ).fetchall()
+    # From the newest batch back to one of all rows; the newest of a row counts.
+    keys: list[list[str]] = []
+    for (run_id,) in runs:
+        manifest = next(iter(find_manifests(lake, run_id, [contract])), None)
+        if manifest is None:
+            return None
+        keys.append([part.key for part in manifest.parts])
+        if manifest.full:
+            return raw_row_digests_ordered(lake, keys, contract, buckets.those("k"))
+    return None
 
-    heads = [following(side) for side in sides]
-    while any(heads):
-        k = min(head[0] for head in heads if head)
-        rows = [head[1] if head and head[0] == k else [] for head in heads]
-        yield k, rows[0], rows[1]
-        heads = [
-            following(side) if head and head[0] == k else head
-            for side, head in zip(sides, heads, strict=True)
-        ]
 
-
-def _stream(connection: psycopg.Connection[Any], query: str) -> Iterator[tuple[Any, ...]]:
-    with connection.cursor("rows") as cursor:
-        cursor.execute(query.encode())
-        while rows := cursor.fetchmany(FETCH):
-            yield from rows
-
-
-def _named(contract: TableContract, values: tuple[Any, ...], k: int) -> str:
+def _named(contract: TableContract, values: Sequence[Any], k: int) -> str:
     """A key for people; of personal data its number."""
     if not values or set(contract.key) & set(contract.pii):
         return f"key number {k}"
@@ -344,69 +336,60 @@ def compare_checks(connection: psycopg.Connection[Any], model: str) -> Compared:
             found.left, found.right = int(line.left), int(line.right)
         if not line.closed:
             found.broken(f"{line.measure}: {line.left} != {line.right}")
+    if found.unexplained:
+        found.keys = [str(one) for one in islice(unlike_ods(connection, model), SHOWN)]
     return found
 
 
-def compare_clickhouse(
-    connection: psycopg.Connection[Any], client: Any, model: str, behind: bool
+def compare_model(
+    connection: psycopg.Connection[Any], lake: Lake, target: Target, name: str, model: str, owed: list[str]
 ) -> Compared:
-    """Compares a model's table with ClickHouse's, and names rows of buckets that differ.
+    """Compares a model's table with a target's, and names rows of buckets that differ.
 
     Args:
-        connection: To the warehouse.
-        client: A client of ClickHouse.
+        connection: To the warehouse, in a transaction.
+        lake: Where increments are.
+        target: The target.
+        name: Its name, such as `clickhouse`.
         model: The model.
-        behind: Whether ClickHouse lacks a published run, which then explains what differs.
+        owed: The published runs that it does not show; rows of their increments are explained.
     """
-    found = Compared(model, "postgres=clickhouse")
-    live, _ = _row(connection, sql.SQL("SELECT count(*), 0 FROM dwh.{}").format(sql.Identifier(model)))
-    buckets = max(1, min(MOST_BUCKETS, live // BUCKET_ROWS))
-    here = _buckets(
-        connection.execute(_bucketed(_model_rows("postgres", model), buckets, "mod(k, {})").encode())
-    )
-    there = _buckets(client.query(_bucketed(_model_rows("clickhouse", model), buckets, "k % {}")).result_rows)
-    found.left, found.right = (sum(one[0] for one in side.values()) for side in (here, there))
-    differing = sorted(b for b in here.keys() | there.keys() if here.get(b) != there.get(b))
-    if not differing:
-        return found
-    wanted = ", ".join(map(str, differing))
-    left = _stream(
-        connection,
-        f"SELECT k, d, named FROM ({_model_rows('postgres', model)}) AS x "
-        f"WHERE mod(k, {buckets}) IN ({wanted}) ORDER BY k",
-    )
-    query = (
-        f"SELECT k, d, named FROM ({_model_rows('clickhouse', model)}) AS x "
-        f"WHERE k % {buckets} IN ({wanted}) ORDER BY k"
-    )
-    with client.query_rows_stream(query) as right:
-        for _, ours, its in _side_by_side(left, right):
-            if [row[1] for row in ours] == [int(row[1]) for row in its]:
-                continue
-            if behind:
-                found.explained[_BEHIND] += 1
-                continue
-            key = f"{definition(model).key[0]}={(ours or its)[0][2]}"
-            if len(its) > 1:
-                found.broken(f"{len(its)} times in ClickHouse", key, len(its) - 1)
-            elif len(ours) > 1:
-                found.broken(f"{len(ours)} times in PostgreSQL", key, len(ours) - 1)
+    found = Compared(model, shown_in(name))
+    buckets = compare_target(connection, target, model)
+    found.left, found.right = buckets.left, buckets.right
+    for some in batched(differences(connection, target, model, buckets), FETCH):
+        late = _changed(lake, model, owed, some)
+        for one in some:
+            if one.key in late:
+                found.explained[_BEHIND] += one.rows
             else:
-                how = "differs" if ours and its else "missing in ClickHouse" if ours else "only in ClickHouse"
-                found.broken(how, key)
+                found.broken(one.how, one.key, one.rows)
     return found
 
 
-def _model_rows(engine: str, model: str) -> str:
+def _changed(lake: Lake, model: str, runs: Iterable[str], rows: Iterable[Difference]) -> set[str]:
+    """The keys of those rows that these runs brought or removed."""
     defined = definition(model)
-    (key,) = defined.key
-    quote, text = ("`", "toString({})") if engine == "clickhouse" else ('"', "({})::text")
-    named = text.format(f"{quote}{key}{quote}")
-    return (
-        f"SELECT {number(engine, defined, defined.key)} AS k, {number(engine, defined)} AS d, "
-        f"{named} AS named "
-        f"FROM dwh.{quote}{model}{quote}"
-    )
+    found: set[str] = set()
+    for run_id in runs:
+        for layer, column in (("increment", defined.key[0]), ("removed", own_key(defined)[0])):
+            parts = [key for key in lake.keys(f"{layer}/{model}/run={run_id}") if key.endswith(".parquet")]
+            by_value = {(one.value if layer == "increment" else one.own): one.key for one in rows}
+            for batch in lake.read_batches(parts, columns=[column]):
+                values = map(str, batch.column(0).to_pylist())
+                found |= {by_value[value] for value in values if value in by_value}
+    return found
+
+
+def compare_mart(target: Target, name: str, mart: str) -> Compared:
+    """A mart's totals against those of the model that it adds up, in the target alone."""
+    found = Compared(mart, mart_in(name))
+    for line in check_mart(name, target, mart):
+        if line.measure == ROWS:
+            found.left, found.right = int(line.left), int(line.right)
+        if not line.closed:
+            found.broken(f"{line.measure}: {line.left} != {line.right}")
+    return found
 
 
 def statements(pipeline: PipelineContract, table: str | None = None) -> Iterator[tuple[str, str, list[str]]]:
@@ -417,7 +400,7 @@ def statements(pipeline: PipelineContract, table: str | None = None) -> Iterator
         table: One of them, as `orders.orders`, or a model; None for all.
 
     Yields:
-        What is asked, the engine (`mysql`, `postgres`, `clickhouse`), and statements, the question last.
+        What is asked, the engine (`mysql`, `postgres`, or a target's), and statements, the question last.
     """
     for source in pipeline.sources:
         for contract in source.tables if source.engine in ("mysql", "postgres") else ():
@@ -435,9 +418,10 @@ def statements(pipeline: PipelineContract, table: str | None = None) -> Iterator
                 "postgres",
                 [f'SELECT {count_and_digest("postgres", said)} FROM dwh."{model}"'],
             )
-            if "clickhouse" in pipeline.targets:
-                query = f"SELECT {count_and_digest('clickhouse', said)} FROM dwh.`{model}`"
-                yield f"ClickHouse dwh.{model}", "clickhouse", [query]
+            for target in map(targets.load, pipeline.targets):
+                name = f"dwh.`{model}`" if target.engine == "clickhouse" else f'dwh."{model}"'
+                query = f"SELECT {count_and_digest(target.engine, said)} FROM {name}"
+                yield f"{target.title} dwh.{model}", target.engine, [query]
 
 
 def connect(settings: Settings, source: SourceContract) -> Any:
@@ -471,6 +455,8 @@ def reconcile(settings: Settings, pipeline: PipelineContract, table: str | None)
     Raises:
         TallyhouseError: A store does not answer, or there is no such table.
     """
+    access = LakeAccess(settings.minio_url, settings.minio_root_user, settings.minio_root_password)
+    lake = Lake.s3(settings.lake_bucket, **vars(access))
     with warehouse(settings).connect() as connection:
         pin(connection.cursor(), "postgres")
         connection.commit()
@@ -483,29 +469,29 @@ def reconcile(settings: Settings, pipeline: PipelineContract, table: str | None)
             with closing(connect(settings, source)) as opened:
                 for contract in chosen:
                     with connection.transaction():
-                        yield compare_source(opened, source.engine, connection, contract)
-        models = [model for model in pipeline.models if table in (None, model, f"dwh.{model}")]
-        if not models:
-            return
+                        yield compare_source(opened, source.engine, connection, lake, contract)
+        models, marts = (
+            [name for name in names if table in (None, name, f"dwh.{name}")]
+            for names in (pipeline.models, pipeline.marts)
+        )
         for model in models:
             if definition(model).is_built:
                 with connection.transaction():
                     yield compare_checks(connection, model)
-        if "clickhouse" not in pipeline.targets:
-            return
-        access = LakeAccess(settings.minio_url, settings.minio_root_user, settings.minio_root_password)
-        lake = Lake.s3(settings.lake_bucket, **vars(access))
-        target: Any = targets.load("clickhouse")
-        with (
-            closing(target.open(Place.of(settings, "clickhouse"), lake, access)) as clickhouse,
-            connection.transaction(),
-        ):
-            published = connection.execute(
-                "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published'", (pipeline.name,)
-            ).fetchall()
-            behind = not {run for (run,) in published} <= clickhouse.shown_runs()
-            for model in models:
-                yield compare_clickhouse(connection, clickhouse.client, model, behind)
+        for name in pipeline.targets if models or marts else ():
+            with (
+                closing(targets.load(name).open(Place.of(settings, name), lake, access)) as target,
+                connection.transaction(),
+            ):
+                published = connection.execute(
+                    "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published'",
+                    (pipeline.name,),
+                ).fetchall()
+                owed = [run for (run,) in published if run not in target.shown_runs()]
+                for model in models:
+                    yield compare_model(connection, lake, target, name, model, owed)
+                for mart in marts:
+                    yield compare_mart(target, name, mart)
 
 
 def _row(connection: psycopg.Connection[Any], query: sql.Composed) -> tuple[Any, ...]:

@@ -248,6 +248,16 @@ def close_run(connection: psycopg.Connection[Any], run_id: str, failure: dict[st
     return str(row[0]) if row else "failed"
 
 
+def newest_published(connection: psycopg.Connection[Any], pipeline: str) -> str | None:
+    """The last run of a pipeline that was published; None where none was."""
+    row = connection.execute(
+        "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published' "
+        "ORDER BY published_at DESC LIMIT 1",
+        (pipeline,),
+    ).fetchone()
+    return row[0] if row else None
+
+
 def last_published(connection: psycopg.Connection[Any], tables: Iterable[str]) -> dict[str, str]:
     """The last published run that took each table, by the table's name; without those that none took."""
     with connection.transaction():

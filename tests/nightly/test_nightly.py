@@ -289,6 +289,36 @@ def test_pancakes_arrive_too(warehouse: psycopg.Connection) -> None:
     )
 
 
+def test_live_sources_are_what_the_stores_hold_and_what_is_not_is_named(
+    warehouse: psycopg.Connection,
+) -> None:
+    def reconcile(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            ["python", "-m", "tallyhouse.reconcile", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=REPOSITORY,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, said = reconcile()
+    assert code == 0, said
+    assert "orders.orders source=ods" in said
+    assert "mart_pancake_quality clickhouse=mart" in said
+    assert re.search(r"reconciled: [1-9]\d+ rows compared, 0 unexplained", said)
+    change = "UPDATE dwh.fact_refund SET amount = amount {} 1 WHERE refund_id = %s"
+    refund = ask(warehouse, "SELECT min(refund_id) FROM dwh.fact_refund")
+    warehouse.execute(change.format("+").encode(), (refund,))
+    try:
+        code, said = reconcile("--table", "fact_refund")
+    finally:
+        warehouse.execute(change.format("-").encode(), (refund,))
+    assert code == 1, said
+    assert f"refund_id={refund}: differs in ClickHouse" in said
+    assert f"refund_id={refund}: differs from refunds" in said
+
+
 def test_raw_alone_gives_the_same_warehouse(warehouse: psycopg.Connection) -> None:
     """All these nights again, from raw alone; judged here row by row, beside what the DAG says itself."""
     done = run_dag("rebuild_warehouse", "2026-01-09")

@@ -1,6 +1,7 @@
 """Publishing into a ClickHouse of its own: every published run, whole, once, and proven."""
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -9,7 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import clickhouse_connect
 import psycopg
@@ -21,6 +23,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from psycopg import sql
 from psycopg.rows import dict_row
 from pyarrow import fs
+from sqlalchemy import Connection
 
 from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError
@@ -33,11 +36,12 @@ from tallyhouse.publish.target import LakeAccess
 from tallyhouse.publish.targets import clickhouse
 from tallyhouse.publish.targets.clickhouse import Target
 from tallyhouse.runs import new_run_id
-from tallyhouse.settings import Settings
+from tallyhouse.settings import ROOT, Settings
 from tests.warehouse.schema import tables
 
 pytestmark = pytest.mark.integration
 
+MIGRATIONS = ROOT / "sql/clickhouse/migrations"
 MARTS = {"fact_order_line": "mart_revenue_daily", "fact_payment": "mart_payment_conversion"}
 PIPELINE = PipelineContract(
     "shop", sources=(), models=tuple(MARTS), marts=tuple(MARTS.values()), targets=("clickhouse",)
@@ -272,43 +276,50 @@ def test_publishing_twice_changes_nothing(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "said"),
+    ("spoilt", "said", "named"),
     [
         (
             "UPDATE dwh.fact_payment SET amount = amount + 0.01",
             r"fact_payment: .*postgres=clickhouse differs by -0.01 sum\(amount\) UAH",
+            "payment_id=1: differs in ClickHouse",
         ),
         (
             "UPDATE dwh.fact_payment SET currency = 'USD'",
             r"fact_payment: .*postgres=clickhouse differs by -1.00 sum\(amount\) USD",
+            "payment_id=1: differs in ClickHouse",
         ),
         (
             "UPDATE dwh.fact_order_line SET quantity = quantity - 2",
             r"fact_order_line: .*postgres=clickhouse differs by 2 sum\(quantity\) none",
+            "order_item_id=1: differs in ClickHouse",
         ),
         (
             "DELETE FROM dwh.fact_order_line",
             r"fact_order_line: .*postgres=clickhouse differs by 1 rows",
+            "order_item_id=1: only in ClickHouse",
         ),
         # What no sum shows.
         (
             "UPDATE dwh.fact_payment SET attempted_at = attempted_at + interval '1 microsecond'",
             r"fact_payment: .*postgres=clickhouse differs by -?\d+ digest\(all rows\)",
+            "payment_id=1: differs in ClickHouse",
         ),
         (
             "UPDATE dwh.fact_payment SET failure_reason = ''",
             r"fact_payment: .*postgres=clickhouse differs by -?\d+ digest\(all rows\)",
+            "payment_id=1: differs in ClickHouse",
         ),
     ],
 )
-def test_stores_that_differ_are_told_apart(shop: Shop, spoilt: str, said: str) -> None:
+def test_stores_that_differ_are_told_apart(shop: Shop, spoilt: str, said: str, named: str) -> None:
     run_id = shop.run(payments=(payment(1, "1.00"),), lines=(line(1),))
     with shop.connect() as connection:
         connection.execute(spoilt)
     with pytest.raises(TallyhouseError, match=said):
         shop.publish(run_id)
     assert shop.ask("SELECT shown_at FROM etl.run_target") == [(None,)]
-    assert shop.ask("SELECT count(*) > 0 FROM etl.ledger WHERE NOT closed") == [(True,)]
+    ((keys,),) = shop.ask("SELECT DISTINCT keys FROM etl.ledger WHERE NOT closed")
+    assert [re.sub("=0*", "=", key) for key in keys] == [named]
     assert (shop.runs(), any(shop.shown().values())) == ([], False)  # what differs is not shown
 
 
@@ -443,6 +454,50 @@ def test_a_repair_brings_back_rows_that_clickhouse_lost(
     monkeypatch.setattr("sys.argv", ["repair"])
     assert repair.main() == 0
     assert "nothing to repair" in capsys.readouterr().out
+
+
+def test_a_rebuilt_warehouse_is_compared_aside_with_what_clickhouse_shows(shop: Shop) -> None:
+    def compared() -> dict[str, bool]:
+        target = Target(shop.client, shop.lake, shop.access)
+        with shop.connect() as rebuilt:
+            lines = follow.compare_rebuilt(shop.connect, rebuilt, "clickhouse", target, shop.lake, PIPELINE)
+        assert {line.hop for line in lines} == {"clickhouse=rebuilt"}
+        return {line.table: line.closed for line in lines if line.measure == "digest"}
+
+    names = [*PIPELINE.models, *PIPELINE.marts]
+    sale = line(1, currency="UAH", line_total="9.99", quantity=2, category_key=404)
+    shop.publish(shop.run(lines=(sale,), payments=(payment(1, "1.00"),)))
+    shown, runs, keys = shop.shown(), shop.runs(), shop.lake.keys("")
+    tables = shop.client.query("SHOW TABLES").result_rows
+    assert compared() == dict.fromkeys(names, True)
+    with shop.connect() as connection:
+        connection.execute("UPDATE dwh.fact_order_line SET line_total = 9.98")
+    assert compared() == {
+        "fact_order_line": False,
+        "fact_payment": True,
+        "mart_revenue_daily": False,
+        "mart_payment_conversion": True,
+    }
+    # Nobody saw it, and nothing of it is left.
+    assert (shop.shown(), shop.runs(), shop.lake.keys("")) == (shown, runs, keys)
+    assert shop.client.query("SHOW TABLES").result_rows == tables
+    run_id = shop.run(lines=(line(2),))
+    with pytest.raises(TallyhouseError, match=f"does not show run {run_id} yet. .*make repair"):
+        compared()
+
+
+@pytest.mark.parametrize(
+    ("database", "engine"), [("Replicated", "ReplicatedMergeTree"), ("Atomic", "MergeTree")]
+)
+def test_tables_of_a_replicated_database_are_replicated(database: str, engine: str) -> None:
+    """What is asked of the server is seen here; no cluster was at hand."""
+    connection = SimpleNamespace(execute=lambda *_: SimpleNamespace(scalar=lambda: database))
+    text = "".join(file.read_text() for file in sorted(MIGRATIONS.glob("*.sql")))
+    assert Target.migrations is not None
+    adapted = Target.migrations.adapt(cast(Connection, connection), text)
+    engines = re.findall(r"ENGINE\s*=\s*(\w+)", adapted)
+    assert len(engines) == len(re.findall("ENGINE", text)) > 10
+    assert set(engines) == {engine}
 
 
 def test_only_the_partitions_that_a_run_touches_are_written_again(shop: Shop) -> None:

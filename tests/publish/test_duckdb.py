@@ -206,6 +206,27 @@ def test_a_file_that_shows_nothing_yet_differs_by_all_rows(files: Files) -> None
     assert files.verify() == {"fact_order_line": 2, "fact_payment": 1}
 
 
+def test_a_rebuilt_warehouse_is_compared_aside_with_what_the_file_shows(files: Files) -> None:
+    two_runs(files)
+    shown = files.ask("SELECT * FROM dwh.mart_revenue_daily ORDER BY ALL")
+
+    def differing() -> set[str]:
+        target = files.open()
+        try:
+            with files.shop.connect() as rebuilt:
+                lines = follow.compare_rebuilt(
+                    *(files.shop.connect, rebuilt, "duckdb", target, files.shop.lake, BOTH)
+                )
+        finally:
+            target.close()
+        return {line.table for line in lines if not line.closed}
+
+    assert differing() == set()
+    files.change("UPDATE dwh.fact_order_line SET quantity = 7")
+    assert differing() == {"fact_order_line"}
+    assert files.ask("SELECT * FROM dwh.mart_revenue_daily ORDER BY ALL") == shown
+
+
 def test_a_lost_file_is_filled_again_from_the_lake(files: Files) -> None:
     last = two_runs(files)
     before = {table: files.ask(f"SELECT * FROM dwh.{table} ORDER BY ALL") for table in files.shop.shown()}

@@ -1,23 +1,29 @@
 """A live source compared with `ods`, and the star schema with ClickHouse, on real servers."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import duckdb as duckdb_file
 import mysql.connector
 import psycopg
 import pytest
-from clickhouse_connect.driver.client import Client
 
 from tallyhouse.contracts import Policy
-from tallyhouse.migrate import migrate_warehouse
-from tallyhouse.reconcile import Compared, compare_clickhouse, compare_source, statements
+from tallyhouse.publish import follow
+from tallyhouse.publish.target import Place
+from tallyhouse.publish.targets import clickhouse, duckdb
+from tallyhouse.reconcile import Compared, compare_mart, compare_model, compare_source, statements
 from tallyhouse.settings import ROOT, Settings
 from tests.extract.nights import Nights
+from tests.publish.test_clickhouse import PIPELINE, Shop, another, lake, line, shop
 
+__all__ = ["another", "lake", "shop"]  # fixtures
 pytestmark = [pytest.mark.integration, pytest.mark.spark]
 EVERY = pytest.mark.parametrize("nights", ["mariadb", "mysql", "postgres"], indirect=True)
 
@@ -47,7 +53,7 @@ def compared(nights: Nights) -> Compared:
     with psycopg.connect(nights.warehouse) as warehouse, closing(opened(nights)) as source:
         # Whatever would be written is refused.
         warehouse.read_only = True
-        return compare_source(source, nights.engine, warehouse, nights.table)
+        return compare_source(source, nights.engine, warehouse, nights.lake, nights.table)
 
 
 def alter(nights: Nights, statement: str) -> None:
@@ -114,6 +120,40 @@ def test_without_a_cursor_what_came_since_is_explained(nights: Nights) -> None:
     assert (found.explained, found.unexplained) == ({"came since; the next run takes it": 1}, {})
 
 
+@EVERY
+@pytest.mark.parametrize("cursor", ["updated_at", None])
+def test_what_no_digests_are_remembered_of_is_explained_by_raw(nights: Nights, cursor: str | None) -> None:
+    nights.table = replace(nights.table, row_digests=None, cursor=cursor)
+    nights.fill(3_000)
+    nights.run()
+    nights.source.execute("UPDATE things SET note = 'y', updated_at = '2027-01-01 00:00:00' WHERE id = 6")
+    nights.run()
+    assert compared(nights).explained == compared(nights).unexplained == {}
+    nights.source.execute("DELETE FROM things WHERE id IN (3, 6)")
+    nights.source.execute("UPDATE things SET note = 'quietly' WHERE id = 1700")
+    found = compared(nights)
+    assert found.unexplained == {}
+    assert found.explained == {
+        "deleted since; the next run marks it": 2,
+        "changed without its cursor; the next run compares it": 1,
+    }
+    alter(nights, "UPDATE ods.things SET amount = amount + 0.01 WHERE id = 7")
+    alter(nights, "DELETE FROM ods.things WHERE id = 1234")
+    alter(
+        nights,
+        "INSERT INTO ods.things SELECT 5000, name, amount, note, updated_at, _snapshot, _run FROM "
+        "ods.things WHERE id = 8",
+    )
+    assert sorted(compared(nights).keys) == [
+        "id=1234: missing in ods",
+        "id=5000: not in the source, and never taken from it",
+        "id=7: differs in ods",
+    ]
+    for key in nights.lake.keys("raw"):
+        nights.lake.filesystem.delete_file(nights.lake.path(key))
+    assert compared(nights).explained == {}  # nobody knows any more what was taken
+
+
 def test_of_many_keys_twenty_are_named(nights: Nights) -> None:
     nights.fill(100)
     nights.run()
@@ -167,33 +207,67 @@ def test_the_printed_sql_has_equal_answers(nights: Nights) -> None:
     assert source != ods
 
 
-def test_rows_of_clickhouse_that_differ_are_named(
-    postgres_scratch: str, settings: Settings, clickhouse: Client
-) -> None:
-    migrate_warehouse(settings.model_copy(update={"dwh_db": postgres_scratch.rpartition("/")[2]}))
-    with psycopg.connect(postgres_scratch, autocommit=True) as warehouse:
-        described = warehouse.execute(
-            "SELECT column_name FROM information_schema.columns WHERE table_schema = 'dwh' "
-            "AND table_name = 'dim_payment_method' ORDER BY ordinal_position"
-        ).fetchall()
-        columns = ", ".join(name for (name,) in described)
-        rows = warehouse.execute(f"SELECT {columns} FROM dwh.dim_payment_method".encode()).fetchall()
-        assert rows, columns
-        names = [name for (name,) in described]
-        # The table behind the view, as somebody would who changes it by hand.
-        shown = "dwh.`dim_payment_method__a`"
+@pytest.mark.parametrize("kind", ["clickhouse", "duckdb"])
+def test_rows_of_a_target_that_differ_are_named_or_explained(shop: Shop, tmp_path: Path, kind: str) -> None:
+    file, model = str(tmp_path / "warehouse.duckdb"), "fact_order_line"
 
-        def found() -> Compared:
-            with warehouse.transaction():
-                return compare_clickhouse(warehouse, clickhouse, "dim_payment_method", behind=False)
+    def opened_target() -> Any:
+        if kind == "duckdb":
+            return duckdb.Target.open(Place(file), shop.lake, shop.access)
+        return clickhouse.Target(shop.client, shop.lake, shop.access)
 
-        key = rows[0][0]
-        clickhouse.command(f"TRUNCATE TABLE {shown}")
-        assert found().keys[0].endswith(f"={key}: missing in ClickHouse")
-        clickhouse.insert(shown, rows, column_names=names)
-        assert (found().unexplained, found().left) == ({}, len(rows))
-        clickhouse.insert(shown, rows[:1], column_names=names)
-        assert [one.partition("=")[2] for one in found().keys] == [f"{key}: 2 times in ClickHouse"]
+    def publish(run_id: str) -> None:
+        target = opened_target()
+        follow.publish(shop.connect, kind, target, shop.lake, PIPELINE, run_id)
+        if kind == "duckdb":
+            target.close()
+
+    def found(*owed: str) -> tuple[Compared, Compared]:
+        target = opened_target()
+        with shop.connect() as connection:
+            model_found = compare_model(connection, shop.lake, target, kind, model, [*owed])
+            mart_found = compare_mart(target, kind, "mart_revenue_daily")
+        if kind == "duckdb":
+            target.close()
+        return model_found, mart_found
+
+    def by_hand(*statements: str) -> None:
+        for statement in statements:
+            if kind == "duckdb":
+                with duckdb_file.connect(file) as connection:
+                    connection.execute(statement.format(table=f"dwh.{model}"))
+            else:
+                # The table behind the view.
+                ((slot,),) = shop.client.query(f"SELECT slots['{model}'] FROM etl_slots").result_rows
+                shop.client.command(
+                    statement.format(table=f"{model}__{slot}"), settings={"mutations_sync": 1}
+                )
+
+    publish(shop.run(lines=tuple(sold(n) for n in range(1, 5))))
+    equal, of_mart = found()
+    assert (equal.left, equal.right, equal.unexplained, of_mart.unexplained) == (4, 4, {}, {})
+
+    late = shop.run(lines=(sold(3, quantity=9), sold(9)), removed_lines=(4,))
+    behind, _ = found(late)
+    assert (behind.explained, behind.unexplained) == ({"of a run that the target does not show yet": 3}, {})
+    assert found()[0].unexplained.total() == 3
+
+    change = "ALTER TABLE {table} UPDATE" if kind == "clickhouse" else "UPDATE {table} SET"
+    by_hand(
+        change + " channel = 'x' WHERE order_item_id LIKE '%1'",
+        "INSERT INTO {table} SELECT * FROM {table} WHERE order_item_id LIKE '%2'",
+    )
+    spoilt, of_mart = found(late)
+    title = {"clickhouse": "ClickHouse", "duckdb": "DuckDB"}[kind]
+    assert sorted(re.sub("=0*", "=", key) for key in spoilt.keys) == [
+        f"order_item_id=1: differs in {title}",
+        f"order_item_id=2: 2 times in {title}",
+    ]
+    assert of_mart.unexplained  # the mart adds up what was there
+
+
+def sold(key: int, **values: Any) -> dict[str, Any]:
+    return line(key, **{"currency": "UAH", "line_total": "9.99", "quantity": 2} | values)
 
 
 def test_a_source_that_is_down_ends_it_with_2(settings: Settings) -> None:

@@ -191,6 +191,22 @@ def test_deleted_rows_leave_the_facts_and_end_the_versions(house: House) -> None
         assert house.ask(f"SELECT valid_to, is_current FROM {versions}") == [(seen, False)]
     assert house.ask("SELECT count(*) FROM dwh.dim_payment_method WHERE method_id = 3") == [(0,)]
 
+    def versions(model: str) -> dict[str, dict[str, str]]:
+        """What the last run's ledger says of a dimension's versions, by measure."""
+        return dict(
+            house.ask(
+                "SELECT DISTINCT ON (measure) measure, parts FROM etl.ledger WHERE measure LIKE "
+                f"'%versions of touched members' AND table_name = '{model}' ORDER BY measure, id DESC"
+            )
+        )
+
+    assert versions("dim_customer") == {
+        "versions of touched members": {"before": "1", "opened": "0"},
+        "current versions of touched members": {
+            **{"before": "1", "opened": "0", "opened again": "0", "closed": "-1"}
+        },
+    }
+
     # Touched again without being back, an ended member stays ended.
     shop.run({"users": [row for row in rows["users"] if row["customer_id"] == customer]})
     current = f"SELECT count(*) FROM dwh.dim_customer WHERE customer_id = '{customer}' AND is_current"
@@ -207,6 +223,7 @@ def test_deleted_rows_leave_the_facts_and_end_the_versions(house: House) -> None
     )
     assert house.ask(lines) == [(len(items),)]
     assert house.ask(current) == [(1,)]
+    assert versions("dim_customer")["versions of touched members"]["opened"] == "1"
 
 
 def test_runs(house: House) -> None:

@@ -10,6 +10,7 @@ import yaml
 from tallyhouse.models import all_definitions, definition
 from tallyhouse.models.load import own_key, table_of
 from tallyhouse.models.postgres import checks, merge
+from tallyhouse.publish.differing import unlike_ods
 from tallyhouse.settings import ROOT
 from tests.warehouse.conftest import Insert
 from tests.warehouse.schema import tables
@@ -113,6 +114,7 @@ def test_checks_hold(warehouse: psycopg.Connection[Any], insert: Insert, model: 
         measure: (Decimal(value), Decimal(value)) for measure, value in case["holds"].items()
     }
     assert checked(warehouse, model, touched(warehouse, model)) == checked(warehouse, model)
+    assert list(unlike_ods(warehouse, model)) == []
 
 
 @pytest.mark.integration
@@ -127,6 +129,10 @@ def test_checks_find_what_is_wrong(
     assert failed == set(broken["fails"])
     found = checked(warehouse, model, touched(warehouse, model))
     assert {measure for measure, (left, right) in found.items() if left != right} == failed
+    # Rows are named of what every model has to keep, not of what only its own SQL checks.
+    of_every = {measure for measure, *_ in warehouse.execute(checks(definition(model))[0].encode())}
+    named = [str(one) for one in unlike_ods(warehouse, model)]
+    assert bool(named) == bool(failed & of_every), (named, failed)
 
 
 @pytest.mark.integration

@@ -60,6 +60,32 @@ def raw_row_digests(lake: Lake, keys: list[str], contract: TableContract) -> Ite
         yield from found.to_arrow_reader(_BATCH_ROWS)
 
 
+def raw_row_digests_ordered(
+    lake: Lake, batches: list[list[str]], contract: TableContract, which: str
+) -> Iterator[tuple[int, int]]:
+    """The digests of rows in several batches, in the order of their keys; the newest of a row counts.
+
+    Args:
+        lake: Where the batches are.
+        batches: The objects of each, the newest batch first.
+        contract: The table.
+        which: A condition on `k`, the number of the key, as SQL.
+
+    Yields:
+        The number of a row's key, and its digest.
+    """
+    with duckdb.connect() as kept:
+        kept.execute("SET enable_progress_bar = false")
+        kept.execute("CREATE TABLE taken (k BIGINT, d BIGINT, age INTEGER)")
+        for age, keys in enumerate(batches):
+            for batch in raw_row_digests(lake, keys, contract) if keys else ():
+                kept.register("batch", pa.Table.from_batches([batch]))
+                kept.execute(f"INSERT INTO taken SELECT k, d, {age} FROM batch WHERE {which}")
+        found = kept.execute("SELECT k, arg_min(d, age) FROM taken GROUP BY k ORDER BY k")
+        while rows := found.fetchmany(_BATCH_ROWS):
+            yield from rows
+
+
 def sum_of(digests: pa.RecordBatch) -> int:
     """The exact sum of the digests of some rows."""
     return int(pc.sum(digests.column("d").cast(pa.decimal128(38, 0))).as_py() or 0)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tallyhouse.ledger import ROWS, Hop, Line, store
+from tallyhouse.ledger import CURRENT, ROWS, VERSIONS, Hop, Line, store
 from tallyhouse.servers import warehouse
 from tallyhouse.settings import SettingsError, load_settings
 
@@ -125,11 +125,23 @@ def _print_tables(ledgers: dict[Run, list[Line]]) -> None:
         if totals:
             held = sum(line.closed for line in totals)
             console.print(f"{held} of {len(totals)} control totals and checks hold")
+        for said in filter(None, map(_history, lines)):
+            console.print(said)
         for line in lines:
             if not line.closed:
-                console.print(
-                    f"[red]{line.table} {line.hop} {line.measure}: {line.left} != {line.right}[/red]"
-                )
+                console.print(f"[red]{line.name}: {line.left} != {line.right}[/red]")
+        # Lines of one table and hop have the same.
+        for key in dict.fromkeys(f"{line.table} {key}" for line in lines for key in line.keys):
+            console.print(Text(f"  {key}", style="red"))
+
+
+def _history(line: Line) -> Text | None:
+    """How many versions of a dimension were opened or closed; None where none was."""
+    changed = {name: abs(value) for name, value in line.parts.items() if name != "before" and value}
+    if line.measure not in (VERSIONS, CURRENT) or not changed:
+        return None
+    said = ", ".join(f"{value} {name}" for name, value in changed.items())
+    return Text(f"{line.table} {line.measure}: {said}")
 
 
 def _place(hop: str) -> tuple[int, str]:
@@ -188,6 +200,7 @@ def _print_json(ledgers: dict[Run, list[Line]]) -> None:
                 "right": str(line.right),
                 "parts": {name: str(value) for name, value in line.parts.items()},
                 "closed": line.closed,
+                "keys": line.keys,
             }
             sys.stdout.write(json.dumps(content) + "\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -9,7 +10,13 @@ from enum import StrEnum
 
 from tallyhouse.errors import TallyhouseError
 
+log = logging.getLogger(__name__)
+
 ROWS = "rows"
+VERSIONS = "versions of touched members"
+"""Of a dimension with history; the part `opened` says how many are new."""
+CURRENT = "current versions of touched members"
+"""The part `closed`, negative, says how many ended."""
 
 
 class Hop(StrEnum):
@@ -44,6 +51,7 @@ class Line:
         left: What left.
         right: What arrived; the sum of its parts where there are any.
         parts: How the right side is made up, such as accepted and superseded.
+        keys: Of a line that does not close, some rows that differ: key, and how.
     """
 
     table: str
@@ -52,6 +60,12 @@ class Line:
     left: Decimal
     right: Decimal
     parts: dict[str, Decimal] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it is of, such as `orders.orders source=raw rows`."""
+        return f"{self.table} {self.hop} {self.measure}"
 
     @property
     def closed(self) -> bool:
@@ -73,6 +87,9 @@ def check_closed(lines: Iterable[Line], run_id: str) -> None:
     broken = [line for line in lines if not line.closed]
     if broken:
         first = broken[0]
+        for line in broken:
+            named = f"; rows: {', '.join(line.keys)}" if line.keys else ""
+            log.error("%s: %s != %s%s", line.name, line.left, line.right, named)
         more = f" (and {len(broken) - 1} more lines)" if len(broken) > 1 else ""
         raise TallyhouseError(
             f"the ledger does not close: {first.hop} differs by {first.difference} {first.measure}, "
@@ -81,7 +98,5 @@ def check_closed(lines: Iterable[Line], run_id: str) -> None:
             table=first.table,
             rule=f"{first.hop} {first.measure}",
             count=int(first.difference) if first.difference == int(first.difference) else None,
-            sample=[
-                f"{line.table} {line.hop} {line.measure}: {line.left} against {line.right}" for line in broken
-            ],
+            sample=first.keys or [f"{line.name}: {line.left} against {line.right}" for line in broken],
         )

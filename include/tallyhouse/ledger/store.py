@@ -37,8 +37,8 @@ def write(
         )
         cursor.executemany(
             "INSERT INTO etl.ledger "
-            "(run_id, pipeline, table_name, hop, measure, left_value, right_value, parts) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            "(run_id, pipeline, table_name, hop, measure, left_value, right_value, parts, keys) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
             [
                 (
                     run_id,
@@ -51,6 +51,7 @@ def write(
                     json.dumps({name: str(value) for name, value in line.parts.items()})
                     if line.parts
                     else None,
+                    list(line.keys),
                 )
                 for line in lines
             ],
@@ -73,7 +74,7 @@ def write_unless_published(connection: psycopg.Connection[Any], run_id: str, lin
 def read(connection: psycopg.Connection[Any], run_id: str) -> list[Line]:
     """The lines of a run, in the order in which they were written."""
     rows = connection.execute(
-        "SELECT table_name, hop, measure, left_value, right_value, parts FROM etl.ledger "
+        "SELECT table_name, hop, measure, left_value, right_value, parts, keys FROM etl.ledger "
         "WHERE run_id = %s ORDER BY id",
         (run_id,),
     ).fetchall()
@@ -85,6 +86,7 @@ def read(connection: psycopg.Connection[Any], run_id: str) -> list[Line]:
             left=left,
             right=right,
             parts={name: Decimal(value) for name, value in (parts or {}).items()},
+            keys=tuple(keys),
         )
-        for table, hop, measure, left, right, parts in rows
+        for table, hop, measure, left, right, parts, keys in rows
     ]

@@ -1,4 +1,4 @@
-"""The digest of a model's rows: the same number in every store that shows the model.
+"""The digest of a model's or mart's rows: the same number in every store that shows it.
 
 As that of source rows (`extract.digest`), over the values that a store holds: times and days as text,
 decimals as whole numbers of their last digit, since ClickHouse writes no zeros at the end.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from tallyhouse.contracts import ColumnType, Kind
 from tallyhouse.extract.digest import row_digest, total
-from tallyhouse.models.definition import Definition
+from tallyhouse.models.definition import COUNTS, Definition, ModelColumn
 
 _WIDE = {"clickhouse": "Nullable(Decimal(76, {}))", "duckdb": "DECIMAL(38, {})"}
 
@@ -36,10 +36,15 @@ def count_and_digest(engine: str, model: Definition) -> str:
 def number(engine: str, model: Definition, columns: Iterable[str] | None = None) -> str:
     """The digest of one row of a model's table, as SQL; of some columns alone, such as its key's."""
     quote = "`" if engine == "clickhouse" else '"'
-    types = {name: model.columns[name].column_type for name in columns or model.columns}
+    types = {name: _type(model.columns[name]) for name in columns or model.columns}
     return row_digest(
         engine, [(type_, _value(engine, type_, f"{quote}{name}{quote}")) for name, type_ in types.items()]
     )
+
+
+def _type(column: ModelColumn) -> ColumnType:
+    # The counts of marts are whole numbers by a name that no source has.
+    return ColumnType.parse("bigint") if column.type in COUNTS else column.column_type
 
 
 def _value(engine: str, type_: ColumnType, value: str) -> str:

@@ -174,6 +174,17 @@ def checks(model: Definition, touched: str | None = None) -> list[str]:
     return [*found, statements.render(own, touched=among)] if statements.exists(own) else found
 
 
+def differing_rows(model: Definition, named: str) -> str:
+    """The query of rows that break the checks that every model has: key, how, by how many rows.
+
+    Args:
+        model: The model.
+        named: What names a row of the driving table in messages, as SQL.
+    """
+    context = _checks_context(model)
+    return statements.render("dwh/models/differing.sql", surrogate_key=model.key[0], named=named, **context)
+
+
 def _checks_context(model: Definition) -> dict[str, Any]:
     driver = table_of(model, model.driver)
     own_key = [model.natural_key] if model.kind is ModelKind.DIMENSION else list(model.key)

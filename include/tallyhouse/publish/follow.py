@@ -32,6 +32,7 @@ from tallyhouse.models import definition
 from tallyhouse.models.definition import Totals
 from tallyhouse.models.digest import count_and_digest
 from tallyhouse.models.postgres import NO_GROUP
+from tallyhouse.publish.differing import Difference, compare_target, differences, with_keys
 from tallyhouse.publish.limits import Capacity, check_fits
 from tallyhouse.publish.phases import Phases
 from tallyhouse.publish.staging import read_rows, table_schema
@@ -172,7 +173,8 @@ def _change(
         with phases("digest"):
             lines += [rows, *sums, *_digests(connection, name, target, lake, model, some)]
     with phases("check marts"):
-        lines += [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+        marts = [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+        lines = [*_named(connection, name, target, lines), *marts]
     with connection.transaction():
         store.write(connection, run_id, pipeline.name, lines, [shown_in(name), mart_in(name)])
     if copied:
@@ -190,6 +192,21 @@ def _change(
     if refusal is not None:
         raise refusal
     return lines
+
+
+def _named(
+    connection: psycopg.Connection[Any],
+    name: str,
+    target: Target,
+    lines: list[Line],
+) -> list[Line]:
+    """Lines of models that do not close get some of the rows that differ."""
+
+    def of(model: str) -> Iterator[Difference]:
+        yield from differences(connection, target, model, compare_target(connection, target, model))
+
+    found = {(line.table, shown_in(name)): of(line.table) for line in lines}
+    return with_keys(connection, lines, found, target.errors)
 
 
 def _unfit(
@@ -227,7 +244,56 @@ def verify(
                 differing = target.differing(definition(model), folders[model]) if folders else 0
             lines += _compare(connection, name, target, model)
             lines.append(Line(model, shown_in(name), DIFFERING, Decimal(0), Decimal(differing)))
+        lines = _named(connection, name, target, lines)
         return lines + [line for mart in pipeline.marts for line in check_mart(name, target, mart)]
+
+
+def compare_rebuilt(
+    connect: Callable[[], psycopg.Connection[Any]],
+    rebuilt: psycopg.Connection[Any],
+    name: str,
+    target: Target,
+    lake: Lake,
+    pipeline: PipelineContract,
+) -> list[Line]:
+    """Fills a target from a rebuilt warehouse, where nobody sees it, and compares that with what it shows.
+
+    Args:
+        connect: Opens a connection to the warehouse that the target follows.
+        rebuilt: To the other database.
+        name: The target's, such as `clickhouse`.
+        target: The target.
+        lake: Where the rows are written on their way.
+        pipeline: Whose models and marts.
+
+    Returns:
+        Rows and digest of every model and mart; they are not written, and need not be closed.
+
+    Raises:
+        TallyhouseError: The target does not show what the warehouse shows yet, or fails.
+    """
+    with _server_errors(target), _alone(connect, _tables(name, target, pipeline)), connect() as connection:
+        if owed := set(published_runs(connection, pipeline.name, name)) - target.shown_runs():
+            raise TallyhouseError(
+                f"{target.title} does not show run {min(owed)} yet",
+                remedy=f"Bring it there first: `make repair RUN={min(owed)}`",
+            )
+        names = [*pipeline.models, *pipeline.marts]
+        target.begin(pipeline)
+        try:
+            shown = [target.digest(definition(one), None) for one in names]
+            with _aside(rebuilt, target, lake, pipeline.models, f"rebuilt/{name}") as folders:
+                target.copy(pipeline, folders)
+            target.build_marts(pipeline)
+            built = [target.digest(definition(one), None) for one in names]
+        finally:
+            with suppress(*target.errors):
+                target.abandon()
+    return [
+        Line(one, f"{name}=rebuilt", measure, Decimal(left), Decimal(right))
+        for one, *sides in zip(names, shown, built, strict=True)
+        for measure, left, right in zip((ROWS, "digest"), *sides, strict=True)
+    ]
 
 
 @contextmanager

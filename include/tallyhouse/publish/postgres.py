@@ -25,8 +25,9 @@ from tallyhouse.ledger import ROWS, Hop, Line, check_closed, store
 from tallyhouse.models import definition
 from tallyhouse.models.load import own_key, table_of
 from tallyhouse.models.postgres import checks, merge
-from tallyhouse.publish import deletes, staging
+from tallyhouse.publish import deletes, staging, versions
 from tallyhouse.publish import sql as statements
+from tallyhouse.publish.differing import unlike_ods, with_keys
 from tallyhouse.publish.first_load import indexes_afterwards
 from tallyhouse.publish.limits import Capacity, check_fits
 from tallyhouse.publish.phases import Phases
@@ -370,7 +371,7 @@ def _applied_totals(
 
 def merge_model(
     connection: psycopg.Connection[Any], model: str, staged: str | None, manifests: dict[str, Manifest]
-) -> None:
+) -> list[Line]:
     """Brings an increment into a model, and takes its deleted rows out.
 
     Args:
@@ -378,14 +379,22 @@ def merge_model(
         model: Its name.
         staged: The staging table of its increment; None where it has none.
         manifests: The batches, by the table's qualified name.
+
+    Returns:
+        Of a dimension with history, how many versions were opened and closed.
     """
     defined = definition(model)
     driver = table_of(defined, defined.driver)
     if not defined.history and driver.qualified_name in manifests:
         deletes.remove(connection, defined, driver, manifests[driver.qualified_name])
-    if staged is not None:
-        with indexes_afterwards(connection, "dwh", model, staged=staged) as bare:
-            connection.execute(merge(defined, staging=f'staging."{staged}"', bare=bare).encode())
+    if staged is None:
+        return []
+    before = versions.count(connection, defined, staged) if defined.history else None
+    with indexes_afterwards(connection, "dwh", model, staged=staged) as bare:
+        connection.execute(merge(defined, staging=f'staging."{staged}"', bare=bare).encode())
+    if before is None:
+        return []
+    return versions.lines(defined, before, versions.count(connection, defined, staged))
 
 
 def check_model(connection: psycopg.Connection[Any], model: str, touched: str | None = None) -> list[Line]:
@@ -416,7 +425,7 @@ def _merge_models(
     lines = []
     for number, model in enumerate(pipeline.models):
         with phases("models"):
-            merge_model(connection, model, staged.models.get(model), manifests)
+            lines += merge_model(connection, model, staged.models.get(model), manifests)
         # Of one model in each run, in turn, all is looked at; of the others what has changed.
         whole = turn % len(pipeline.models) == number
         with phases("checks"):
@@ -425,7 +434,8 @@ def _merge_models(
             else:
                 touched = _touch(connection, model, staged, manifests)
             lines += check_model(connection, model, touched)
-    return lines
+    found = {(model, str(Hop.ODS_MODEL)): unlike_ods(connection, model) for model in pipeline.models}
+    return with_keys(connection, lines, found)
 
 
 def _mostly_new(connection: psycopg.Connection[Any], model: str, staged: Staged) -> bool:

@@ -4,7 +4,8 @@ From raw alone; where raw was swept, from the checkpoint that holds what came of
 
 Every published run of a pipeline is published once more, oldest first: its raw batches are taken up by a run
 of the other database, under an id of its own, and go the whole way. What comes out has to be what the
-warehouse shows, row by row, but for the columns that say which run a row came with.
+warehouse shows, row by row, but for the columns that say which run a row came with. Where it is not, and
+that is asked for, `publish.take_over` brings the rows that differ into the warehouse, by one transaction.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tallyhouse.models import definition
 from tallyhouse.models.digest import count_and_digest
 from tallyhouse.publish.postgres import check_model, merge_model
 from tallyhouse.publish.staging import copy_in, create, drop, table_schema
-from tallyhouse.runs import mark_published, open_run, staging_suffix
+from tallyhouse.runs import mark_published, newest_published, open_run, staging_suffix
 from tallyhouse.servers import PostgresServer
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ log = logging.getLogger(__name__)
 HOP = "warehouse=rebuilt"
 DAG_ID = "rebuild_warehouse"
 SCHEMAS = ("etl", "ods", "staging", "dwh", "digest")
-_OF_THE_RUN = ("_snapshot", "_run")
+OF_THE_RUN = ("_snapshot", "_run")
+"""Columns that say which run a row came with."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def merge_all(
     with connection.transaction():
         lines = []
         for model in pipeline.models:
-            merge_model(connection, model, staged.get(model), {})
+            lines += merge_model(connection, model, staged.get(model), {})
             lines += check_model(connection, model)
         check_closed(lines, run_id)
         drop(connection, staged.values())
@@ -277,16 +279,7 @@ def compare(
     """
     with live.transaction(), rebuilt.transaction():
         live.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        row = live.execute(
-            "SELECT run_id FROM etl.run WHERE pipeline = %s AND status = 'published' "
-            "ORDER BY published_at DESC LIMIT 1",
-            (pipeline.name,),
-        ).fetchone()
-        if row != (last,):
-            raise TallyhouseError(
-                f"the warehouse was at run {last} and shows {row and row[0]} now",
-                remedy="Start it again when no run of the pipeline is open",
-            )
+        check_last(live, pipeline.name, last)
         lines = []
         for schema, name in (
             *(("ods", table.name) for table in pipeline.tables),
@@ -298,12 +291,25 @@ def compare(
     return lines
 
 
+def check_last(live: psycopg.Connection[Any], pipeline: str, last: str) -> None:
+    """Makes sure that no run was published since.
+
+    Raises:
+        TallyhouseError: The warehouse shows a later one.
+    """
+    if (now := newest_published(live, pipeline)) != last:
+        raise TallyhouseError(
+            f"the warehouse was at run {last} and shows {now} now",
+            remedy="Start it again when no run of the pipeline is open",
+        )
+
+
 def _count_and_digest(connection: psycopg.Connection[Any], schema: str, name: str) -> tuple[str, str]:
     if schema == "dwh":
         said = count_and_digest("postgres", definition(name))
     else:
         columns = table_schema(connection, schema, name)
-        kept = pa.schema([field for field in columns if field.name not in _OF_THE_RUN])
+        kept = pa.schema([field for field in columns if field.name not in OF_THE_RUN])
         # In one order: a column that was added later stands last in one database alone.
         kept = pa.schema(sorted(kept, key=lambda field: field.name))
         said = f"count(*)::text, {digest_of('postgres', kept)}"
@@ -326,7 +332,8 @@ def check_same(lines: list[Line]) -> None:
             f"what raw gives is not what the warehouse shows: {len({line.table for line in broken})} tables "
             f"differ, the first in its {first.measure} ({first.left} shown, {first.right} rebuilt)",
             remedy="Nothing was changed; look at the table in both databases. Somebody may have changed rows "
-            "by hand, or the code or contract gives other values by now",
+            "by hand, or the code or contract gives other values by now. With `take_over` the warehouse "
+            "becomes what was rebuilt",
             table=first.table,
             rule=HOP,
             sample=[f"{line.table} {line.measure}: {line.left} against {line.right}" for line in broken],

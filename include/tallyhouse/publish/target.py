@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import pyarrow as pa
 import yaml
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 
 from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import first_line
@@ -98,11 +98,13 @@ class Migrations:
         url: Its address for SQLAlchemy, whose dialect Alembic knows.
         schema: Where its tables are, and Alembic's own.
         create: The statement that makes that.
+        adapt: A migration's statement as this server has to be told it.
     """
 
     url: Callable[[Place], URL]
     schema: str
     create: str
+    adapt: Callable[[Connection, str], str] = lambda _, statement: statement
 
 
 class Target(Protocol):
@@ -110,6 +112,7 @@ class Target(Protocol):
 
     Attributes:
         title: Its name in messages.
+        engine: Whose SQL it speaks, for `models.digest`.
         exclusive: Whether publishes of different pipelines have to wait for one another.
         ranges: By PostgreSQL's type: the least and the greatest value that the target holds, and its own
             name of the type. A type that is not named here holds whatever PostgreSQL does.
@@ -119,6 +122,7 @@ class Target(Protocol):
     """
 
     title: ClassVar[str]
+    engine: ClassVar[str]
     exclusive: ClassVar[bool]
     ranges: ClassVar[Mapping[str, tuple[str, str, str]]]
     decimals: ClassVar[int]
@@ -182,14 +186,14 @@ class Target(Protocol):
     def totals(self, model: Definition) -> Groups:
         """A model's rows and the sums of its measures, by group; in a change, those of the change.
 
-        So are `digest`, `mart_totals` and `differing`.
+        So are `digest`, `mart_totals`, `differing` and `ask`.
         """
 
     def digest(self, model: Definition, parts: Sequence[str] | None) -> tuple[str, str]:
-        """How many rows of a model there are, and their digest (`models.digest`), as text.
+        """How many rows of a model or mart there are, and their digest (`models.digest`), as text.
 
         Args:
-            model: The model.
+            model: The model or mart.
             parts: Parquet objects of the lake: only rows whose keys they hold. None for all.
         """
 
@@ -198,6 +202,9 @@ class Target(Protocol):
 
     def differing(self, model: Definition, folder: str) -> int:
         """How many rows of a model are not in the Parquet below a prefix of the lake, or only there."""
+
+    def ask(self, query: str) -> Iterator[Sequence[Any]]:
+        """Answers of a query over `dwh`, in the engine's SQL, some thousands of rows at once."""
 
 
 def known() -> list[str]:

@@ -11,8 +11,8 @@ from airflow.sdk import BaseHook
 
 from tallyhouse import declared_lineage
 from tallyhouse.publish import follow
-from tallyhouse.publish.target import LakeAccess, Place, conn_id, load
-from tallyhouse_airflow.hooks.failures import find_connection, refused
+from tallyhouse.publish.target import conn_id
+from tallyhouse_airflow.hooks.target import open_target
 from tallyhouse_airflow.operators.of_a_run import PipelineOperator
 from tallyhouse_airflow.operators.openlineage_facets import LineageMixin
 
@@ -52,20 +52,7 @@ class WarehouseToTargetOperator(LineageMixin, PipelineOperator):
             `lines` of the ledger, all closed.
         """
         lake = self.lake_hook.get_lake()
-        conn = find_connection(self._conn_id)
-        place = Place(
-            conn.host or "",
-            conn.port,
-            conn.login or "",
-            conn.password or "",
-            conn.schema or "",
-            conn.extra_dejson,
-        )
-        try:
-            opened = load(self.target).open(place, lake, LakeAccess(**self.lake_hook.access()))
-        except Exception as error:  # drivers pass on whatever their transport raised
-            raise refused(self._conn_id, error) from error
-        with closing(opened) as target:
+        with closing(open_target(self.target, self._conn_id, self.lake_hook)) as target:
             lines = follow.publish(
                 self.warehouse.connect, self.target, target, lake, self.contract, self.run_id
             )

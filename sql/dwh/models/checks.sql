@@ -3,7 +3,8 @@
 -- is one row (or one current version), with the same sums per group; no row is of anything else; and every
 -- key and every column that is a copy is what `ods` and the dimensions say, worked out here once more.
 -- With `touched`, a table of keys of that table, only rows of these keys are looked at.
--- Returns (measure, left_value, right_value); a check holds where both agree.
+-- Returns (measure, left_value, right_value); a check holds where both agree. differing.sql names the rows.
+{% from "dwh/models/joined.jinja" import joined, wrong_attributes with context %}
 WITH source AS (
     SELECT
         {{ "coalesce(%s::TEXT, '%s')" | format(by, no_group) if by else "''" }} AS grouped,
@@ -41,24 +42,11 @@ wrong AS (
 {%- endfor %}
 {%- if attributes %},
         count(*) FILTER (
-            WHERE "{{ driver }}"._run IS NOT NULL
-            AND row(
-                {% for name in attributes %}model."{{ name }}"{{ ", " if not loop.last }}{% endfor %}
-
-            ) IS DISTINCT FROM row(
-                {% for value in attributes.values() %}{{ value }}{{ ", " if not loop.last }}{% endfor %}
-
-            )
+            WHERE {{ wrong_attributes() }}
         ) AS attributes
 {%- endif %}
 
-    FROM dwh."{{ table }}" AS model
-    LEFT JOIN ods."{{ driver_table }}" AS "{{ driver }}"
-        ON
-            {% for own, key in driver_key %}model."{{ own }}" = "{{ driver }}"."{{ key }}" AND {% endfor %}"{{ driver }}"._deleted_at IS NULL
-{% for join in joins %}
-    {{ join }}
-{% endfor %}
+    {{ joined() }}
     WHERE {{ members or "TRUE" }}{{ touched(driver_key | map("first"), "model") }}
 )
 

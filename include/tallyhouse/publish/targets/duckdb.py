@@ -18,6 +18,7 @@ import sqlglot
 from sqlglot import exp
 
 from tallyhouse.contracts import Kind, PipelineContract
+from tallyhouse.extract.keys import FETCH
 from tallyhouse.lake import Lake
 from tallyhouse.models import Definition, ModelKind, all_definitions, definition
 from tallyhouse.models.definition import COUNTS, ModelColumn
@@ -50,6 +51,7 @@ class Target(target.Target):
     """See `tallyhouse.publish.target.Target`; a change is a transaction."""
 
     title = "DuckDB"
+    engine = "duckdb"
     exclusive = True  # a file has one writer
     ranges: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
     decimals = 38
@@ -171,6 +173,12 @@ class Target(target.Target):
             f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {mine}))"
         ).fetchall()
         return int(rows)
+
+    def ask(self, query: str) -> Iterator[Sequence[Any]]:
+        """By a cursor of the same transaction."""
+        found = self._db.execute(query)
+        while rows := found.fetchmany(FETCH):
+            yield from rows
 
     @contextmanager
     def _again_when_refused(self) -> Iterator[None]:

@@ -13,13 +13,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic, sleep
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import clickhouse_connect
 from clickhouse_connect.driver.binding import format_str
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection, text
 
 from tallyhouse.contracts import PipelineContract
 from tallyhouse.errors import TallyhouseError
@@ -35,6 +35,8 @@ from tallyhouse.publish import target
 from tallyhouse.publish.target import Groups, LakeAccess, Migrations, Place, RowsRefusedError
 from tallyhouse.publish.targets.clickhouse import tables
 
+REPLICA_SECONDS = 300
+"""How long the replicas of a cluster have to take over what is about to be shown."""
 PLANNING_SECONDS = 10
 """How long a query may take until it has opened its tables; from then on it sees one run."""
 
@@ -43,6 +45,14 @@ def _url(place: Place) -> URL:
     import clickhouse_connect.cc_sqlalchemy.alembic  # noqa: F401, PLC0415 - makes its dialect known to Alembic
 
     return URL.create("clickhousedb", place.user, place.password, place.host, place.port, "default")
+
+
+def _adapted(connection: Connection, statement: str) -> str:
+    """In a database of the engine Replicated tables are replicated as well."""
+    engine = text("SELECT engine FROM system.databases WHERE name = :name")
+    if connection.execute(engine, {"name": tables.DATABASE}).scalar() != "Replicated":
+        return statement
+    return re.sub(r"\bENGINE = MergeTree\b", "ENGINE = ReplicatedMergeTree", statement)
 
 
 class Target(target.Target):
@@ -55,6 +65,7 @@ class Target(target.Target):
     """
 
     title = "ClickHouse"
+    engine = "clickhouse"
     exclusive = False
     # Whole numbers and decimals have the same range in both stores; times and days end sooner here.
     ranges: ClassVar[Mapping[str, tuple[str, str, str]]] = {
@@ -70,7 +81,9 @@ class Target(target.Target):
     }
     decimals = 76
     errors = (ClickHouseError,)
-    migrations = Migrations(_url, tables.DATABASE, f"CREATE DATABASE IF NOT EXISTS {tables.DATABASE}")
+    migrations = Migrations(
+        _url, tables.DATABASE, f"CREATE DATABASE IF NOT EXISTS {tables.DATABASE}", _adapted
+    )
 
     def __init__(self, client: Client, lake: Lake, access: LakeAccess) -> None:
         self.client = client
@@ -142,7 +155,9 @@ class Target(target.Target):
             return
         goes, live = " OR ".join(changed), self._live(model)
         touched = self._column(f"SELECT DISTINCT _partition_id FROM `{live}` WHERE {goes}")
-        table = self._new(model, f"CLONE AS `{live}`")
+        # As CLONE AS does it, which a database of the engine Replicated refuses.
+        table = self._new(model, f"AS `{live}`")
+        self.client.command(f"ALTER TABLE `{table}` ATTACH PARTITION ALL FROM `{live}`")
         for partition in touched:
             self.client.command(f"ALTER TABLE `{table}` DROP PARTITION ID {format_str(partition)}")
         if touched:
@@ -192,6 +207,7 @@ class Target(target.Target):
             if table not in uuids:
                 raise _superseded()
             self.client.command(f"EXCHANGE TABLES `{table}` AND `{tables.of_slot(name, slots[name])}`")
+        self._let_replicas_follow([tables.of_slot(name, slot) for name, slot in slots.items()])
         mine = {tables.of_slot(name, slot): uuids[self._aside[name]] for name, slot in slots.items()}
         listed, names, shown = (
             f"[{', '.join(map(format_str, some))}]::Array(String)" for some in (runs, slots, slots.values())
@@ -225,6 +241,33 @@ class Target(target.Target):
                 return
             sleep(0.1)
 
+    def _let_replicas_follow(self, names: Sequence[str]) -> None:
+        """Waits until every replica of a cluster has what is about to be shown; alone there is none.
+
+        Raises:
+            TallyhouseError: One does not follow; nothing is shown.
+        """
+        ((engine, database),) = self.client.query(
+            "SELECT engine, name FROM system.databases WHERE name = currentDatabase()"
+        ).result_rows
+        if engine != "Replicated":
+            return
+        listed = ", ".join(map(format_str, names))
+        behind = (
+            f"SELECT arraySort(groupUniqArray(replica_name)) FROM clusterAllReplicas({format_str(database)}, "
+            f"system.replicas) WHERE database = currentDatabase() AND table IN ({listed}) "
+            "AND (queue_size > 0 OR log_pointer <= log_max_index)"
+        )
+        deadline = monotonic() + REPLICA_SECONDS
+        while late := self.client.query(behind).result_rows[0][0]:
+            if monotonic() > deadline:
+                raise TallyhouseError(
+                    f"ClickHouse's replica {late[0]} does not follow",
+                    remedy="Nothing is shown; see its `system.replication_queue`, then clear the task",
+                    transient=True,
+                )
+            sleep(0.5)
+
     def abandon(self) -> None:
         """Drops every table that the change made, or what its exchanges put in their place."""
         for table in self._made:
@@ -249,9 +292,9 @@ class Target(target.Target):
 
     def digest(self, model: Definition, parts: Sequence[str] | None) -> tuple[str, str]:
         """Keys are read from the lake by the server."""
-        (key,) = model.key
         which = ""
         if parts is not None:
+            (key,) = model.key
             keys = " UNION ALL ".join(f"SELECT `{key}` FROM {self._parquet(part)}" for part in parts)
             which = f" WHERE `{key}` IN ({keys})"
         query = f"SELECT {count_and_digest('clickhouse', model)} FROM dwh.`{model.name}`{which}"
@@ -277,6 +320,11 @@ class Target(target.Target):
             f"(SELECT count() FROM ({theirs} EXCEPT {mine}))"
         ).result_rows
         return int(rows)
+
+    def ask(self, query: str) -> Iterator[Sequence[Any]]:
+        """Streamed."""
+        with self.client.query_rows_stream(self._of_change(query)) as rows:
+            yield from rows
 
     def _live(self, name: str) -> str:
         """The table that holds a model's or mart's rows: aside, else the one that is seen."""
