@@ -6,6 +6,7 @@ from tallyhouse.settings import ROOT
 
 ALLOWED = {
     "tests/dashboards/test_superset.py": "run on demand: make superset-check",
+    "tests/proof/test_airflow.py": "run on demand: make proof",
     "tests/services/embedded_clickhouse/test_closed.py": "one test, on a kernel without Landlock",
     "tests/stack/test_accounts.py": "what only root can do: others run the servers as themselves",
     "tests/stack/test_secure.py": "on a stack whose passwords are users' names as well",

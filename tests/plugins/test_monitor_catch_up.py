@@ -1,9 +1,14 @@
 """The monitor against a real pipeline-info service and a real warehouse; Airflow's API is played."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,8 +26,10 @@ from services.pipeline_info.backends.jsonl import JsonlPipelineRepository
 from services.pipeline_info.flow import lines_of
 from services.pipeline_info.models import RunFilter
 from services.pipeline_info.settings import Settings
+from tallyhouse.settings import ROOT
 from tallyhouse_airflow.operators import airflow_to_pipeline_info
 from tallyhouse_airflow.operators.airflow_to_pipeline_info import AirflowToPipelineInfoOperator
+from tests.proof.wire import HttpProxy, PostgresProxy, Trap
 from tests.services.pipeline_info.conftest import Postgres, free_port
 
 MIGRATIONS = Path(__file__).parents[2] / "sql" / "dwh" / "migrations"
@@ -110,6 +117,7 @@ def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[psy
             "0007_failure",
             "0009_pipeline",
             "0010_run_target",
+            "0013_ledger_keys",
         ):
             connection.execute((MIGRATIONS / f"{name}.sql").read_bytes())
         yield connection
@@ -199,6 +207,48 @@ def test_every_run_is_posted_once_and_days_of_outage_are_caught_up(
         440,
         "success",
     )
+
+
+def post_write(method: str, target: str, _: bytes) -> str | None:
+    return f"pipeline-info {method} {urlsplit(target).path}" if method == "POST" else None
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        "pipeline-info POST /pipelines/bulk",
+        "warehouse COMMIT etl.position",
+        "warehouse COMMIT etl.refused_run",
+    ],
+)
+def test_a_monitor_that_is_killed_at_a_write_posts_each_run_once(
+    warehouse: psycopg.Connection[Any], airflow: Airflow, service: Service, write: str, before: bool
+) -> None:
+    """Its process gets SIGKILL, at a write as it is seen on the wire; see `tests/proof`."""
+    airflow.finish(3)
+    airflow.runs[1]["start_date"] = "2026-01-09T00:00:00+00:00"  # after its end: it is refused
+    service.start()
+    started: list[subprocess.Popen[bytes]] = []
+    trap = Trap()
+    trap.arm(lambda: os.kill(started[0].pid, signal.SIGKILL), (write, 1), before=before)
+    environment = dict(os.environ)
+    with (
+        closing(HttpProxy("127.0.0.1", service.port, trap, post_write)) as info,
+        closing(PostgresProxy("127.0.0.1", warehouse.info.port, trap)) as dwh,
+    ):
+        for name, proxy in (("PLAYED_INFO", info), ("PLAYED_DWH", dwh)):
+            said = json.loads(environment[f"AIRFLOW_CONN_{name}"])
+            environment[f"AIRFLOW_CONN_{name}"] = json.dumps(said | {"port": proxy.port})
+        code = f"from {__name__} import monitor; monitor()"
+        started.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment))
+        assert started[0].wait(60) == -signal.SIGKILL
+    assert trap.sprung.is_set()
+    monitor()
+    assert service.store.count_pipeline_info(RunFilter()) == 2
+    assert refused_runs(warehouse) == [("techmarket_nightly", "scheduled__1", 422)]
+    airflow.finish(1)
+    assert monitor()["posted"] == 1  # the refused one is read and refused once more
 
 
 def test_a_run_that_is_cleared_meanwhile_hides_no_other(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 SOURCE = (
@@ -52,11 +53,44 @@ def _compare(what: str, expected: list[tuple[Any, ...]], found: list[tuple[Any, 
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(
-        value.timestamp()
-        if hasattr(value, "timestamp")
-        else value.rstrip()
-        if isinstance(value, str)
-        else value
-        for value in row
-    )
+    return tuple(map(_value, row))
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        # MySQL's carry no zone; its sessions are in UTC.
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return value.rstrip() if isinstance(value, str) else value
+
+
+def techmarket_differences(sources: Iterable[Ask], warehouse: Ask, clickhouse: Ask) -> list[str]:
+    """What differs of TechMarket: each table of each source in `ods`, each model in ClickHouse; in words."""
+    found = []
+    of_ods = _columns_of(warehouse, "ods")
+    for source in sources:
+        for table, columns in _columns_of(source, None).items():
+            if table not in of_ods:
+                continue
+            names = [name for name in of_ods[table] if not name.startswith("_")]
+            assert set(names) <= set(columns), table
+            rows = source(f"SELECT {', '.join(f'`{name}`' for name in names)} FROM `{table}`")
+            quoted = ", ".join(f'"{name}"' for name in names)
+            taken = warehouse(f'SELECT {quoted} FROM ods."{table}" WHERE _deleted_at IS NULL')
+            found += _compare(f"ods.{table}", rows, taken)
+    for model, names in _columns_of(warehouse, "dwh").items():
+        if model != "dim_date":
+            quoted = ", ".join(f'"{name}"' for name in names)
+            here, there = (ask(f"SELECT {quoted} FROM dwh.{model}") for ask in (warehouse, clickhouse))
+            found += _compare(f"{model} in ClickHouse", here, there)
+    return found
+
+
+def _columns_of(ask: Ask, schema: str | None) -> dict[str, list[str]]:
+    of = f"'{schema}'" if schema else "DATABASE()"
+    found: dict[str, list[str]] = {}
+    for table, column in ask(
+        "SELECT table_name, column_name FROM information_schema.columns "
+        f"WHERE table_schema = {of} ORDER BY ordinal_position"
+    ):
+        found.setdefault(str(table), []).append(str(column))
+    return found

@@ -14,11 +14,12 @@ HEAD = """\
 
 Written by `make proof`; do not edit. A run of the pancake pipeline is interrupted at a durable write, which
 proxies before the stores find by themselves: its processes are killed (SIGKILL), its connection is cut,
-or both stand still (SIGSTOP) and wake after their successor; or a server dies under it. Then it is
-tried again, or a new run takes over, and an oracle that imports nothing of the product compares source,
-`ods`, star schema, ClickHouse and mart row by row. Meanwhile two readers poll both stores for a state
-that is not of a whole run. [Decision 27](decisions/0027-the-kill-proof.md) says how, and what is not in
-it. Each line is what was seen when it was last run; a write that is not here has not been tried yet.
+both stand still (SIGSTOP) and wake after their successor, or the write is delayed; or a server dies under
+it, or has no more room. Then it is tried again, or a new run takes over, and an oracle that imports nothing
+of the product compares source, `ods`, star schema, ClickHouse and mart row by row. Meanwhile two readers
+poll both stores for a state that is not of a whole run.
+[Decision 27](decisions/0027-the-kill-proof.md) says how, and what is not in it. Each line is what was seen
+when it was last run; a write that is not here has not been tried yet.
 
 `reached` says that the write came about once more: the order in which Spark's tasks write is not the
 same in each run.
@@ -37,6 +38,11 @@ def add(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = [one for one in before if (one["boundary"], one["death"]) not in now] + said
     JSON.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     return kept
+
+
+def keep(said: list[dict[str, Any]]) -> None:
+    """Keeps what was seen, and writes the page anew."""
+    PAGE.write_text(render(add(said)))
 
 
 def wrong(said: list[dict[str, Any]]) -> list[dict[str, Any]]:

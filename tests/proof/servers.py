@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 
 from scripts.stack import readiness
 from scripts.stack.context import Stack
+from scripts.stack.dag_runs import StackAirflow
 from scripts.stack.supervise import Supervisor
+from scripts.tools import go_tool
 
+VERSITYGW = "v1.8.0"
 FULL = 4096
 """Bytes that no file may grow beyond on a disk that is full."""
 
@@ -26,6 +31,40 @@ def process(word: str) -> Iterator[int]:
         with suppress(OSError):
             if word in file.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
                 yield int(file.parent.name)
+
+
+@contextmanager
+def versitygw(folder: Path, account: str, password: str) -> Iterator[int]:
+    """A second S3 server over a folder, on a port of its own, while the block runs.
+
+    Yields:
+        The port.
+    """
+    program = go_tool(
+        f"versitygw-{VERSITYGW}", "install", f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"
+    )
+    objects = folder / "versitygw"
+    objects.mkdir()
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    server = subprocess.Popen(
+        [program, "--port", f"127.0.0.1:{port}", "posix", str(objects)],
+        env=os.environ | {"ROOT_ACCESS_KEY": account, "ROOT_SECRET_KEY": password},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
 
 
 class Servers:
@@ -48,14 +87,20 @@ class Servers:
             "PostgreSQL is killed": lambda: os.kill(self._postmaster(), signal.SIGKILL),
             "MinIO is killed": lambda: os.kill(self._minio(), signal.SIGKILL),
             "ClickHouse is killed": lambda: os.kill(self._clickhouse(), signal.SIGKILL),
-            "ClickHouse's disk is full": lambda: self._limit(FULL),
+            "PostgreSQL's disk is full": lambda: _limit(self._postmaster(), FULL),
+            "MinIO's disk is full": lambda: _limit(self._minio(), FULL),
+            "ClickHouse's disk is full": lambda: _limit(self._clickhouse(), FULL),
             "Spark's process is killed": lambda: os.kill(self._spark(), signal.SIGKILL),
         }
 
     def bring_back(self) -> None:
         """Waits until all of them are there; those that nobody else starts again are started."""
+        # A server that was killed has another process by now, without the limit, or none yet.
+        for of in (self._postmaster, self._minio):
+            with suppress(OSError, ValueError, IndexError):
+                _limit(of(), resource.RLIM_INFINITY)
         try:
-            self._limit(resource.RLIM_INFINITY)
+            _limit(self._clickhouse(), resource.RLIM_INFINITY)
         except StopIteration:
             self.started.close()
             self.started.enter_context(self.start_clickhouse())
@@ -69,6 +114,33 @@ class Servers:
                     assert time.monotonic() < deadline
                     time.sleep(0.2)
 
+    def airflow_run(self, dag_id: str, *, killed_in: str | None, killed: str = "") -> str:
+        """Carries out a run of the stack's Airflow.
+
+        Args:
+            dag_id: The DAG.
+            killed_in: The task at whose work a process is killed; None to leave all alone.
+            killed: The process, as the stack calls it.
+
+        Returns:
+            The state in which the run ended.
+        """
+        airflow = StackAirflow(self.stack)
+        airflow.unpause(dag_id)
+        run = f"dags/{dag_id}/dagRuns/{airflow.trigger(dag_id)}"
+        deadline = time.monotonic() + 1_200
+        while True:
+            assert time.monotonic() < deadline, "the run does not end"
+            tasks = airflow.ask("GET", f"{run}/taskInstances")["task_instances"]
+            if any(one["task_id"] == killed_in and one["state"] == "running" for one in tasks):
+                killed_in = None
+                os.kill(int(Supervisor(self.stack).states()[killed]["pid"]), signal.SIGKILL)
+            state = str(airflow.ask("GET", run)["state"])
+            if state in ("success", "failed"):
+                assert killed_in is None, f"{killed_in} was not seen at work"
+                return state
+            time.sleep(0.2)
+
     def _minio_answers(self) -> None:
         readiness.http(f"{self.stack.settings.minio_url}/minio/health/ready")
 
@@ -81,10 +153,12 @@ class Servers:
     def _clickhouse(self) -> int:
         return next(process(str(self.folder / "data")))
 
-    def _limit(self, size: int) -> None:
-        resource.prlimit(self._clickhouse(), resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
     def _spark(self) -> int:
         return next(
             pid for pid in process("org.apache.spark.deploy.SparkSubmit") if os.getpgid(pid) == self.run
         )
+
+
+def _limit(pid: int, size: int) -> None:
+    """Lets no file of a process, or of those that it starts from now on, grow beyond so many bytes."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

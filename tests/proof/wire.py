@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
+
+DELAY_SECONDS = 15
 
 
 class Blow(Enum):
@@ -31,6 +34,8 @@ class Blow(Enum):
     """The connection breaks; the processes go on."""
     FROZEN = "frozen"
     """Its processes get SIGSTOP, and the write stands still with them until both are let go."""
+    DELAYED = "delayed"
+    """The write stands still for a while, and then goes on."""
     SERVER = "a server"
     """The write goes on, to a server that is no longer there or another that is gone."""
 
@@ -106,6 +111,8 @@ class Trap:
             raise ConnectionError(name)
         if self.blow is Blow.FROZEN:
             self.let_go.wait()
+        if self.blow is Blow.DELAYED:
+            time.sleep(DELAY_SECONDS)
 
 
 class Proxy:
