@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tallyhouse.errors import TallyhouseError
-from tallyhouse.ledger import ROWS, Hop, Line
+from tallyhouse.ledger import CURRENT, ROWS, VERSIONS, Hop, Line
 from tallyhouse.ledger import __main__ as command
 from tallyhouse.ledger.__main__ import Run
 
@@ -96,6 +96,25 @@ def test_an_open_line_is_named_and_counted(
     assert out.splitlines()[-1] == (
         f"ledger open: 0 rows, 2 unexplained, 1 lines do not close; {RUN} is failed"
     )
+
+
+def test_rows_that_differ_are_named_once_and_versions_are_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ("payment_id=[7]: differs in ClickHouse", "payment_id=8: 2 times in ClickHouse")
+    lines = [
+        Line("fact_payment", "postgres=clickhouse", measure, Decimal(9), Decimal(10), keys=keys)
+        for measure in (ROWS, "digest(all rows)")
+    ]
+    parts = {"before": 3, "opened": 2, "opened again": 0, "closed": -1}
+    current = {name: Decimal(value) for name, value in parts.items()}
+    lines.append(Line("dim_customer", Hop.ODS_MODEL, CURRENT, Decimal(4), Decimal(4), current))
+    nothing = dict.fromkeys(parts, Decimal(0))
+    lines.append(Line("dim_product", Hop.ODS_MODEL, VERSIONS, Decimal(0), Decimal(0), nothing))
+    rows = shown(capsys, monkeypatch, 80, Run(RUN, "techmarket", "failed", None), lines).splitlines()
+    assert [row for row in rows if "payment_id" in row] == [f"  fact_payment {key}" for key in keys]
+    assert "dim_customer current versions of touched members: 2 opened, 1 closed" in rows
+    assert not any(row.startswith("dim_product") for row in rows)
 
 
 def test_json_brings_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
