@@ -19,6 +19,11 @@ def new_run_id(pipeline: str, at: datetime) -> str:
     return f"{pipeline}-{at.astimezone(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
+def pipeline_of(run_id: str) -> str:
+    """The pipeline that a run's name says."""
+    return run_id.rsplit("-", 2)[0]
+
+
 def staging_suffix(run_id: str) -> str:
     """What of a run's id stands in the names of its tables in `staging`: `20260102t0200003f2a`.
 

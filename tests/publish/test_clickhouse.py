@@ -422,6 +422,28 @@ def test_an_older_runs_increments_never_take_the_place_of_newer_rows(shop: Shop)
     assert sorted(shop.runs()) == sorted([older, newer])
 
 
+def test_a_warehouse_that_was_restored_from_an_earlier_backup_is_followed(shop: Shop) -> None:
+    first = shop.run(payments=(payment(1, "1.00"), payment(2, "2.00")))
+    shop.publish(first)
+    lost = shop.run(payments=(payment(1, "7.00"), payment(3, "3.00")))
+    shop.publish(lost)
+    assert shop.runs() == [first, lost]
+    with shop.connect() as connection:  # as it was before the second run
+        connection.execute("UPDATE dwh.fact_payment SET amount = 1 WHERE amount = 7")
+        connection.execute("DELETE FROM dwh.fact_payment WHERE amount = 3")
+        connection.execute("DELETE FROM etl.ledger WHERE run_id = %s", (lost,))
+        connection.execute("DELETE FROM etl.run_target WHERE run_id = %s", (lost,))
+        connection.execute("DELETE FROM etl.run WHERE run_id = %s", (lost,))
+    last = shop.run(payments=(payment(2, "5.00"),))
+    assert all(line.closed for line in shop.publish(last))
+    assert shop.runs() == [first, last]
+    assert sorted(row[-2] for row in shop.shown()["fact_payment"]) == [1, 5]
+    # Once it follows, only what changes is brought.
+    for number in (4, 5):
+        lines = shop.publish(shop.run(payments=(payment(number, "4.00"),)))
+    assert "count(rows changed)" in {line.measure for line in lines if line.table == "fact_payment"}
+
+
 def test_a_repair_brings_back_rows_that_clickhouse_lost(
     shop: Shop,
     settings: Settings,

@@ -236,6 +236,14 @@ def test_a_lost_file_is_filled_again_from_the_lake(files: Files) -> None:
     assert len(files.ask("SELECT run_id FROM dwh.etl_run")) == 2
 
 
+def test_runs_that_the_warehouse_does_not_know_are_forgotten(files: Files) -> None:
+    two_runs(files)
+    files.change("INSERT INTO dwh.etl_run VALUES ('shop-20990101T000000-abcd', 'shop', now())")
+    files.change("UPDATE dwh.fact_order_line SET quantity = 7")
+    assert all(line.closed for line in files.publish(files.shop.run(lines=(line(9),))))
+    assert files.ask("SELECT count(*), bool_or(run_id LIKE '%2099%') FROM dwh.etl_run") == [(3, False)]
+
+
 def test_a_file_of_other_definitions_is_made_anew(files: Files) -> None:
     last = two_runs(files)
     files.change("ALTER TABLE dwh.dim_product DROP COLUMN brand")

@@ -2,8 +2,10 @@
 
 A target keeps itself which runs it shows. Every published run of the pipeline that is missing there is
 applied, oldest first, so a run that died between the two stores is finished by the next one, and a target
-that was emptied is filled again from the lake. All of that is a change that nobody sees; it is compared with
-the warehouse first, and then shown by one act. Publishes of one pipeline into one target wait for each other.
+that was emptied is filled again from the lake. One that shows runs which the warehouse does not know, since
+that was restored from an earlier backup, is copied anew. All of that is a change that nobody sees; it is
+compared with the warehouse first, and then shown by one act. Publishes of one pipeline into one target wait
+for each other.
 
 A run that a target refuses, or whose increments are gone, is marked in `etl.run_target` and holds up no
 other, nor another target. Its increments may no longer be applied once those of a later run are, so what it
@@ -38,7 +40,7 @@ from tallyhouse.publish.limits import Capacity, check_fits
 from tallyhouse.publish.phases import Phases
 from tallyhouse.publish.staging import read_rows, table_schema
 from tallyhouse.publish.target import Groups, RowsRefusedError, Target, task
-from tallyhouse.runs import mark_shown, published_runs, record_failure
+from tallyhouse.runs import mark_shown, pipeline_of, published_runs, record_failure
 
 log = logging.getLogger(__name__)
 
@@ -114,16 +116,33 @@ def _publish(
             remedy="Publish it into PostgreSQL first; clear that task",
         )
     target.prepare(lambda model: _rows(connection, capacity, model))
+    if unknown := _unknown(connection, target, pipeline):
+        log.warning(
+            "%s shows runs that the warehouse does not know, such as %s: the warehouse was restored from an "
+            "earlier backup. All models are copied as it has them",
+            *(target.title, unknown[0]),
+        )
     target.begin(pipeline)
     try:
+        whole = whole or bool(unknown)
         lines = _change(connection, name, target, lake, pipeline, run_id, published, whole=whole)
     finally:
         # Where the server went away, the next change clears up; the first error counts.
         with suppress(*target.errors):
             target.abandon()
+    if unknown:
+        target.forget(unknown)
     shown = target.shown_runs()
     mark_shown(connection, name, [run for run in published if run in shown])
     return lines
+
+
+def _unknown(connection: psycopg.Connection[Any], target: Target, pipeline: PipelineContract) -> list[str]:
+    """Runs of a pipeline that a target shows and the warehouse has never heard of."""
+    shown = sorted(run for run in target.shown_runs() if pipeline_of(run) == pipeline.name)
+    with connection.transaction():
+        known = connection.execute("SELECT run_id FROM etl.run WHERE run_id = ANY(%s)", (shown,)).fetchall()
+    return [run for run in shown if (run,) not in known]
 
 
 def _change(

@@ -146,6 +146,9 @@ class Target(Protocol):
     def shown_runs(self) -> set[str]:
         """The runs that it shows."""
 
+    def forget(self, runs: Sequence[str]) -> None:
+        """Shows these runs no longer: the warehouse does not know them, and all models were copied since."""
+
     def begin(self, pipeline: PipelineContract) -> None:
         """Begins a change of a pipeline's tables, which nobody sees before `show`.
 

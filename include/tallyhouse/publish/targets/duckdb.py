@@ -98,6 +98,10 @@ class Target(target.Target):
         """The runs of `etl_run`."""
         return {run_id for (run_id,) in self._db.execute("SELECT run_id FROM dwh.etl_run").fetchall()}
 
+    def forget(self, runs: Sequence[str]) -> None:
+        """From `etl_run`."""
+        self._db.execute("DELETE FROM dwh.etl_run WHERE run_id = ANY(?)", [list(runs)])
+
     def begin(self, pipeline: PipelineContract) -> None:
         """Begins a transaction."""
         self._db.begin()

@@ -121,6 +121,13 @@ class Target(target.Target):
         """The runs of `etl_run`."""
         return {row[0] for row in self.client.query("SELECT run_id FROM etl_run").result_rows}
 
+    def forget(self, runs: Sequence[str]) -> None:
+        """The copy's own row says of every view which table it shows."""
+        listed = ", ".join(map(format_str, runs))
+        self.client.command(
+            f"ALTER TABLE etl_run DELETE WHERE run_id IN ({listed})", settings={"mutations_sync": 2}
+        )
+
     def begin(self, pipeline: PipelineContract) -> None:
         """Drops what an earlier change left; its publish finds its tables gone and shows nothing."""
         self._aside, self._made = {}, []
