@@ -21,8 +21,8 @@ from scripts.stack.supervise import Supervisor
 from scripts.tools import go_tool
 
 VERSITYGW = "v1.8.0"
-FULL = 4096
-"""Bytes that no file may grow beyond on a disk that is full."""
+FULL = 0
+"""Bytes that no file may grow beyond on a disk that is full: none."""
 
 
 def process(word: str) -> Iterator[int]:
@@ -97,7 +97,7 @@ class Servers:
         """Waits until all of them are there; those that nobody else starts again are started."""
         # A server that was killed has another process by now, without the limit, or none yet.
         for of in (self._postmaster, self._minio):
-            with suppress(OSError, ValueError, IndexError):
+            with suppress(OSError, ValueError, IndexError, subprocess.CalledProcessError):
                 _limit(of(), resource.RLIM_INFINITY)
         try:
             _limit(self._clickhouse(), resource.RLIM_INFINITY)
@@ -161,4 +161,13 @@ class Servers:
 
 def _limit(pid: int, size: int) -> None:
     """Lets no file of a process, or of those that it starts from now on, grow beyond so many bytes."""
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    of = Path(f"/proc/{pid}").stat()
+    soft = "unlimited" if size == resource.RLIM_INFINITY else str(size)
+    # As its own account: another one's would ask for a right that not every root has.
+    subprocess.run(
+        ["prlimit", "--pid", str(pid), f"--fsize={soft}:unlimited"],
+        user=of.st_uid,
+        group=of.st_gid,
+        extra_groups=[],
+        check=True,
+    )
