@@ -201,12 +201,17 @@ def world(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
             allow_bucket_creation=True,
             allow_bucket_deletion=True,
         )
-        admin = stack.enter_context(psycopg.connect(f"{root}/postgres", autocommit=True))
+
+        def administer(statement: sql.Composed) -> None:
+            # Connected anew: the server may have been killed since.
+            with psycopg.connect(f"{root}/postgres", autocommit=True) as admin:
+                admin.execute(statement)
+
         for name in names:
             owner = sql.Identifier(settings.dwh_user)
-            admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
+            administer(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
             drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            stack.callback(admin.execute, drop)
+            stack.callback(administer, drop)
         source, warehouse = (f"{root}/{name}" for name in names)
         with psycopg.connect(source) as connection:
             connection.execute((ROOT / "sql/oltp/05_pancake_schema.sql").read_bytes())
