@@ -126,8 +126,8 @@ class Servers:
             The state in which the run ended.
         """
         airflow = StackAirflow(self.stack)
-        airflow.unpause(dag_id)
         run = f"dags/{dag_id}/dagRuns/{airflow.trigger(dag_id)}"
+        airflow.unpause(dag_id)
         deadline = time.monotonic() + 1_200
         while True:
             assert time.monotonic() < deadline, "the run does not end"
