@@ -67,6 +67,17 @@ def versitygw(folder: Path, account: str, password: str) -> Iterator[int]:
         server.wait()
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of its own under a folder, while the block runs; only root can mount one."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 class Servers:
     """The servers of a proof: PostgreSQL and MinIO are the stack's, ClickHouse is the proof's own.
 
@@ -89,7 +100,7 @@ class Servers:
             "ClickHouse is killed": lambda: os.kill(self._clickhouse(), signal.SIGKILL),
             "PostgreSQL's disk is full": lambda: _limit(self._postmaster(), FULL),
             "MinIO's disk is full": lambda: _limit(self._minio(), FULL),
-            "ClickHouse's disk is full": lambda: _limit(self._clickhouse(), FULL),
+            "ClickHouse's disk is full": self._fill,
             "Spark's process is killed": lambda: os.kill(self._spark(), signal.SIGKILL),
         }
 
@@ -99,8 +110,9 @@ class Servers:
         for of in (self._postmaster, self._minio):
             with suppress(OSError, ValueError, IndexError, subprocess.CalledProcessError):
                 _limit(of(), resource.RLIM_INFINITY)
+        self._filler.unlink(missing_ok=True)
         try:
-            _limit(self._clickhouse(), resource.RLIM_INFINITY)
+            self._clickhouse()
         except StopIteration:
             self.started.close()
             self.started.enter_context(self.start_clickhouse())
@@ -113,6 +125,16 @@ class Servers:
                 except (psycopg.OperationalError, OSError):
                     assert time.monotonic() < deadline
                     time.sleep(0.2)
+
+    @property
+    def _filler(self) -> Path:
+        return self.folder / "data" / "filler"
+
+    def _fill(self) -> None:
+        """ClickHouse's own small file system: an engine that is told EFBIG keeps empty parts."""
+        free = os.statvfs(self.folder / "data")
+        with self._filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
 
     def airflow_run(self, dag_id: str, *, killed_in: str | None, killed: str = "") -> str:
         """Carries out a run of the stack's Airflow.

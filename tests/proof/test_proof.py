@@ -34,7 +34,7 @@ from tests.proof import boundaries, page
 from tests.proof.oracle import Ask, differences
 from tests.proof.readers import Readers
 from tests.proof.run import FRESH, launch
-from tests.proof.servers import Servers, versitygw
+from tests.proof.servers import Servers, small_disk, versitygw
 from tests.proof.wire import Blow, HttpProxy, PostgresProxy, Trap, clickhouse_write, s3_write
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark]
@@ -222,6 +222,8 @@ def world(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
         dwh = stack.enter_context(
             closing(PostgresProxy(settings.postgres_host, settings.postgres_port, trap))
         )
+        if ALL:
+            stack.enter_context(small_disk(folder / "data"))
         port = stack.enter_context(embedded_clickhouse(folder, f"http://127.0.0.1:{lake.port}"))
         own = settings.model_copy(
             update={
